@@ -1,0 +1,190 @@
+"""The settings of a run: frozen dataclasses, and the only home of every default.
+
+Each field's ``help`` is the command line's help. Loading is strict and lives in :mod:`rlprune.config_loading`.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def setting(default: Any, help: str, choices: tuple[str, ...] | None = None, **limits: float) -> Any:
+    """A dataclass field with a help text, the values allowed and limits ``low`` / ``above`` / ``high``."""
+    metadata = {"help": help, "choices": choices, **limits}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images, and how they are split."""
+
+    source: str = setting(
+        "digits",
+        "digits | cifar10 | parquet:DIR | imagefolder:DIR | package.module:factory (called without arguments)",
+    )
+    root: str = setting("~/.cache/rlprune/data", "folder for data sets that torchvision downloads")
+    image_size: int = setting(
+        32, "imagefolder: images are resized to this height and width, in pixels", low=8
+    )
+    reward_fraction: float = setting(
+        0.1, "share of the training images held out for rewards", above=0, high=0.9
+    )
+    val_fraction: float = setting(
+        0.2, "share held out as val where the source has none of its own", above=0, high=0.9
+    )
+    test_fraction: float = setting(
+        0.2, "share held out as test where the source has none of its own", above=0, high=0.9
+    )
+    split_seed: int = setting(0, "seed of the splits: the same for every trial of a run", low=0)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which network."""
+
+    factory: str = setting(
+        "vgg16_bn",
+        "vgg16_bn | resnet20 | resnet56 | torchvision:NAME | package.module:factory (gets num_classes=)",
+    )
+    arguments: dict[str, Any] = setting({"width": 0.25}, "keyword arguments of the factory")
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """The base model: where it comes from, or how it is trained."""
+
+    checkpoint: str = setting("", "state dict (.pt) of the trained base model; empty: train one and cache it")
+    cache: str = setting("~/.cache/rlprune/base", "folder where base models trained by rlprune are kept")
+    epochs: int = setting(30, "epochs of the one-cycle schedule", low=1)
+    batch_size: int = setting(128, "images a step", low=2)
+    learning_rate: float = setting(0.1, "peak of the one-cycle schedule (SGD)", above=0)
+    weight_decay: float = setting(5e-4, "L2 penalty of SGD", low=0)
+    label_smoothing: float = setting(0.1, "share of the label spread over all classes", low=0, high=0.9)
+    floor: float = setting(
+        1.5, "a base model below this multiple of chance accuracy is refused (see allow_weak)", low=1
+    )
+    allow_weak: bool = setting(False, "go on with a base model that is below the floor")
+
+
+@dataclass(frozen=True)
+class PruningConfig:
+    """What a mask is worth and how a group is cut."""
+
+    b: float = setting(1.0, "drop bound in percentage points of val accuracy", above=0, high=100)
+    efficiency: str = setting("macs", "what phi counts", choices=("filters", "macs", "params"))
+    accuracy: str = setting(
+        "soft", "hard: 0/1 per image; soft: probability of the true class", choices=("hard", "soft")
+    )
+    fidelity: str = setting(
+        "repair", "how the masked network is measured for the reward", choices=("raw", "bn", "repair")
+    )
+    reward_split: str = setting("reward", "images that rewards are computed on", choices=("reward", "train"))
+    reward_images: int = setting(500, "images of each iteration's fresh subset", low=1)
+    calibration_images: int = setting(
+        2000, "train images for Gram matrices, batch-norm statistics, scores", low=8
+    )
+    order: str = setting("input-upward", "order of the groups", choices=("input-upward", "output-downward"))
+    candidates: int = setting(4, "masks of the agent that are measured on val", low=1)
+    repair: bool = setting(True, "re-solve the layers that read the cut filters by least squares")
+    ridge: float = setting(1e-4, "ridge of the least squares, as a share of the mean diagonal", low=0)
+    keep_whole: tuple[str, ...] = setting((), "names of layers whose groups are never cut")
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """The policy-gradient agent of one group."""
+
+    algorithm: str = setting("reinforce", "reinforce | ppo (as RLlib ships it)", choices=("reinforce", "ppo"))
+    policy: str = setting(
+        "set", "what maps filters to keep probabilities", choices=("set", "paper", "logits")
+    )
+    iterations: int = setting(30, "training iterations a group", low=1)
+    masks: int = setting(16, "masks sampled an iteration (even: antithetic pairs)", low=4)
+    learning_rate: float = setting(0.1, "Adam's rate for the policy", above=0)
+    entropy_coefficient: float = setting(0.001, "weight of the policy's mean entropy per filter", low=0)
+    grad_clip: float = setting(10.0, "largest global norm of the gradient", above=0)
+    keep_probability: float = setting(0.75, "mean keep probability at the start", above=0.02, high=0.98)
+    importance: str = setting(
+        "taylor",
+        "score that the starting logits come from",
+        choices=("l1", "l2", "bn_scale", "fpgm", "taylor", "activation", "redundancy", "random"),
+    )
+
+
+@dataclass(frozen=True)
+class FineTuneConfig:
+    """Fine-tuning after each group and at the end."""
+
+    group_epochs: float = setting(0.25, "epochs over train after each group", low=0)
+    final_epochs: float = setting(2.0, "epochs over train after the last group", low=0)
+    batch_size: int = setting(128, "images a step", low=2)
+    learning_rate: float = setting(0.02, "peak rate of SGD; falls to zero in each fine-tuning", above=0)
+    weight_decay: float = setting(5e-4, "L2 penalty of SGD", low=0)
+    label_smoothing: float = setting(0.1, "share of the label spread over all classes", low=0, high=0.9)
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """How many trials, where they run, and what Optuna samples."""
+
+    b_grid: tuple[float, ...] = setting(
+        (0.5, 1.0, 2.0), "drop bounds, comma separated; num_samples trials for each"
+    )
+    num_samples: int = setting(2, "finished trials for each b", low=1)
+    sampler: str = setting("tpe", "Optuna's sampler", choices=("tpe", "nsga2", "random"))
+    space: dict[str, Any] = setting(
+        {
+            "agent.learning_rate": {"low": 0.03, "high": 0.3, "log": True},
+            "agent.entropy_coefficient": {"low": 1e-4, "high": 1e-2, "log": True},
+            "agent.iterations": {"low": 20, "high": 40},
+            "finetune.learning_rate": {"low": 0.005, "high": 0.05, "log": True},
+        },
+        "sampled settings: name -> {low, high, log} or {choices}",
+    )
+    cpus_per_trial: float = setting(1.0, "CPUs (and torch threads) of a trial", above=0)
+    gpus_per_trial: float = setting(0.0, "fraction of a GPU, or a whole number of GPUs, of a trial", low=0)
+    max_failures: int = setting(1, "times a failed trial is retried from its checkpoint", low=0)
+    address: str = setting("local", "Ray cluster: local | auto | HOST:PORT")
+    storage_path: str = setting("results", "folder that holds the run folders")
+    name: str = setting("", "name of the run folder; empty: command and time")
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of one run."""
+
+    seed: int = setting(0, "seed of the run", low=0)
+    device: str = setting("auto", "auto | cpu | cuda | cuda:N")
+    precision: str = setting(
+        "auto", "auto: bf16 where the device computes it natively", choices=("auto", "fp32", "bf16")
+    )
+    max_drop: float = setting(
+        math.nan, "the row to deploy is the smallest network within this drop on val (nan: none)"
+    )
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    base: BaseConfig = field(default_factory=BaseConfig)
+    pruning: PruningConfig = field(default_factory=PruningConfig)
+    agent: AgentConfig = field(default_factory=AgentConfig)
+    finetune: FineTuneConfig = field(default_factory=FineTuneConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+
+    def faults(self) -> Iterator[str]:
+        """Combinations that cannot work, each with what to do (single fields are checked when loaded)."""
+        if self.agent.masks % 2:
+            yield f"agent.masks: must be even, because masks are sampled in antithetic pairs; got {self.agent.masks}"
+        gpus = self.search.gpus_per_trial
+        if gpus > 1 and gpus != int(gpus):
+            yield f"search.gpus_per_trial: above 1 only whole numbers can be scheduled; got {gpus:g}"
+        if not self.search.b_grid:
+            yield "search.b_grid: is empty; give at least one drop bound, for example 0.5,1,2"
+        for b in self.search.b_grid:
+            if not (math.isfinite(b) and 0 < b <= 100):
+                yield f"search.b_grid: each b is a drop in percentage points above 0 and at most 100; got {b:g}"
+        if len(set(self.search.b_grid)) != len(self.search.b_grid):
+            yield f"search.b_grid: holds the same b twice: {', '.join(f'{b:g}' for b in self.search.b_grid)}"
+        if self.pruning.fidelity == "repair" and not self.pruning.repair:
+            yield "pruning.fidelity is 'repair' but pruning.repair is off; use fidelity raw or bn, or turn repair on"

@@ -1,0 +1,247 @@
+"""Strict loading of settings: YAML and overrides in; a ``Config``, or every fault at once, out."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from rlprune.config import Config
+from rlprune.config_values import Setting, all_settings, coerce, coerce_space, describe, nearest
+from rlprune.errors import ConfigError
+
+
+class FieldHelp(NamedTuple):
+    """What the command line's help says of one setting."""
+
+    name: str
+    type: Any
+    default: Any
+    help: str
+    choices: tuple[str, ...] | None
+
+
+def field_help() -> Iterator[FieldHelp]:
+    """Every setting under its dotted name, in the order of the dataclasses."""
+    for found in all_settings().values():
+        yield FieldHelp(found.name, found.type, found.default, found.help, found.choices)
+
+
+def load_config(path: str | Path | None, overrides: Mapping[str, Any] | Sequence[str]) -> Config:
+    """The defaults, changed by a YAML file, changed by overrides.
+
+    Args:
+        path: YAML file that holds only what differs from the defaults; None for the defaults alone.
+        overrides: Dotted name -> value, or texts ``a.b=value``. Sequences may be written ``0.5,1,2``. A key
+            inside a mapping is set by going on with dots: ``model.arguments.width=0.5``.
+
+    Raises:
+        ConfigError: With every fault of the file and of the overrides.
+    """
+    loading = _Loading()
+    if path is not None:
+        loading.take_mapping(_read_yaml(Path(path)), source=f" (in {path})")
+    if isinstance(overrides, Mapping):
+        for name, value in overrides.items():
+            loading.take(name, value)
+    else:
+        for text in overrides:
+            loading.take_text(text)
+    return loading.finish()
+
+
+def config_from_dict(mapping: Mapping[str, Any]) -> Config:
+    """The settings from nested plain values, such as those of :func:`config_to_dict`; the rest are defaults.
+
+    Raises:
+        ConfigError: With every fault that was found.
+    """
+    loading = _Loading()
+    loading.take_mapping(mapping, source="")
+    return loading.finish()
+
+
+def config_to_dict(config: Config) -> dict[str, Any]:
+    """The settings as nested plain values that YAML and strict JSON can hold (NaN becomes None)."""
+    plain: dict[str, Any] = _plain(dataclasses.asdict(config))
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
+class _Loading:
+    """Values and faults gathered from all sources; a later source wins over an earlier one."""
+
+    def __init__(self) -> None:
+        self.known = all_settings()
+        self.sections = list(dict.fromkeys(name.split(".")[0] for name in self.known if "." in name))
+        self.values: dict[str, Any] = {}
+        self.sources: dict[str, str] = {}
+        self.faults: list[str] = []
+
+    def take_mapping(self, mapping: Any, source: str) -> None:
+        """Nested values, as in a YAML file; ``source`` ends the sentence of a fault."""
+        if not isinstance(mapping, Mapping):
+            self.faults.append(f"settings: expected a mapping of sections; got {describe(mapping)}{source}")
+            return
+        for key, value in mapping.items():
+            if key not in self.sections:
+                self.take(str(key), value, source)
+            elif isinstance(value, Mapping):
+                for leaf, item in value.items():
+                    self.take(f"{key}.{leaf}", item, source)
+            elif value is not None:
+                self.faults.append(f"{key}: expected a section with settings; got {describe(value)}{source}")
+
+    def take_text(self, text: str) -> None:
+        """One override ``a.b=value``."""
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not name:
+            self.faults.append(f"expected NAME=VALUE, for example agent.iterations=20; got {text!r}")
+            return
+        found = self.known.get(name)
+        if found is not None and (found.type is str or (found.is_tuple and not value.startswith("["))):
+            self.take(name, value)
+            return
+        try:
+            self.take(name, yaml.load(value, Loader=_StrictLoader))
+        except yaml.YAMLError as error:
+            self.faults.append(f"{name}: {value!r} cannot be read as a value: {_problem(error)}")
+
+    def take(self, name: str, value: Any, source: str = "") -> None:
+        """One value under its dotted name, or under the name of a mapping and a key in it."""
+        parent = next((found for found in self.known.values() if _is_key_of(name, found)), None)
+        if parent is not None:
+            so_far = self.values.get(parent.name, parent.default)
+            value = {**(so_far if isinstance(so_far, Mapping) else {}), name[len(parent.name) + 1 :]: value}
+            name = parent.name
+        if name in self.known:
+            self.values[name] = value
+            self.sources[name] = source
+        elif name in self.sections:
+            first = next(other for other in self.known if other.startswith(f"{name}."))
+            self.faults.append(f"{name}: is a section; set one of its settings, for example {first}{source}")
+        else:
+            self.faults.append(f"{name}: unknown setting{self._offer(name)}{source}")
+
+    def _offer(self, name: str) -> str:
+        section = name.split(".")[0]
+        offer = nearest(name, self.known if "." in name else [*self.sections, *self.known])
+        if offer:
+            return offer
+        if section in self.sections and "." in name:
+            leaves = [other.split(".")[1] for other in self.known if other.startswith(f"{section}.")]
+            return f"; {section} has {', '.join(leaves)}"
+        return f"; expected one of {', '.join(dict.fromkeys(other.split('.')[0] for other in self.known))}"
+
+    def finish(self) -> Config:
+        """The settings, or all faults in one :class:`ConfigError`."""
+        good: dict[str, Any] = {}
+        replaced: set[str] = set()
+        for name, value in self.values.items():
+            good[name], faults = coerce(self.known[name], value)
+            if faults and good[name] == self.known[name].default:
+                replaced.add(name)
+            self.faults += [fault + self.sources[name] for fault in faults]
+        if "search.space" in good:
+            good["search.space"], faults = coerce_space(good["search.space"], self.known)
+            self.faults += [fault + self.sources["search.space"] for fault in faults]
+        config = _build(good)
+        combinations = list(config.faults())
+        combinations += _space_faults(config, set(combinations))
+        self.faults += [fault for fault in combinations if not any(name in fault for name in replaced)]
+        if self.faults:
+            raise ConfigError(self.faults)
+        return config
+
+
+def _is_key_of(name: str, setting: Setting) -> bool:
+    return setting.is_mapping and name.startswith(f"{setting.name}.")
+
+
+def _build(values: Mapping[str, Any]) -> Config:
+    """The defaults with the given settings (dotted name -> value of the right type) in their place."""
+    config = Config()
+    for name, value in values.items():
+        config = _replaced(config, name, value)
+    return config
+
+
+def _replaced(config: Config, name: str, value: Any) -> Config:
+    section, _, leaf = name.rpartition(".")
+    if not section:
+        return dataclasses.replace(config, **{leaf: value})
+    changed = dataclasses.replace(getattr(config, section), **{leaf: value})
+    return dataclasses.replace(config, **{section: changed})
+
+
+def _space_faults(config: Config, known_faults: set[str]) -> Iterator[str]:
+    """Values that Optuna could sample and that cannot be combined with the other settings."""
+    for name, entry in config.search.space.items():
+        for value in _examples(entry):
+            faults = [fault for fault in _replaced(config, name, value).faults() if fault not in known_faults]
+            if faults:
+                yield f"search.space.{name}: can give {value!r}, but {faults[0]}"
+                break
+
+
+def _examples(entry: Mapping[str, Any]) -> list[Any]:
+    """All choices, or both ends of a range and, for whole numbers, one value of the other parity."""
+    if "choices" in entry:
+        return list(entry["choices"])
+    low, high = entry["low"], entry["high"]
+    return [low, low + 1, high] if isinstance(low, int) else [low, high]
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """PyYAML's safe loader that refuses duplicate keys and reads 1e-3 as a number, as YAML 1.2 does."""
+
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
+        """The mapping, unless a key is in it twice."""
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    problem = f"the key {key.value!r} is there twice"
+                    raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
+                seen.add((key.tag, key.value))
+        return node
+
+
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(f"{path}: the config file cannot be read: {reason}; check the path") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: expected a YAML file in UTF-8; byte {error.start} is not") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not valid YAML: {_problem(error)}") from error
+    return {} if content is None else content
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    return str(error)

@@ -1,0 +1,67 @@
+"""From ``data.source`` to the splits of a run."""
+
+import difflib
+import importlib
+from pathlib import Path
+
+from rlprune.config import DataConfig
+from rlprune.data.splits import DataSplits, RawData
+from rlprune.data.splitting import make_splits
+from rlprune.errors import DataError
+
+_KNOWN = ("digits", "cifar10", "parquet:DIR", "imagefolder:DIR", "package.module:factory")
+
+
+def load_splits(config: DataConfig) -> DataSplits:
+    """Read the images of ``config.source`` and split them.
+
+    Raises:
+        DataError: The source is unknown, missing or damaged, or cannot be split; says where and what to do.
+    """
+    return make_splits(_read(config), config)
+
+
+def _read(config: DataConfig) -> RawData:
+    kind, separator, rest = config.source.partition(":")
+    if config.source == "digits":
+        from rlprune.data.digits import read_digits
+
+        return read_digits()
+    if config.source == "cifar10":
+        from rlprune.data.cifar10 import read_cifar10
+
+        return read_cifar10(Path(config.root).expanduser())
+    if kind == "parquet" and rest:
+        from rlprune.data.parquet import read_parquet
+
+        return read_parquet(Path(rest).expanduser())
+    if kind == "imagefolder" and rest:
+        from rlprune.data.imagefolder import read_image_folder
+
+        return read_image_folder(Path(rest).expanduser(), config.image_size)
+    if separator and rest and kind not in ("parquet", "imagefolder", "digits", "cifar10"):
+        return _call_factory(config.source, kind, rest)
+    names = [name.removesuffix("DIR") for name in _KNOWN]
+    close = difflib.get_close_matches(config.source, names, n=1, cutoff=0.5)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise DataError(f"data.source: expected {' | '.join(_KNOWN)}; got {config.source!r}{hint}")
+
+
+def _call_factory(source: str, module_name: str, attribute: str) -> RawData:
+    """The data of the user's own function, which is called without arguments."""
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise DataError(
+            f"data.source {source!r}: cannot import {module_name!r} ({error}); "
+            f"expected {' | '.join(_KNOWN)}; install the package or put its folder on PYTHONPATH"
+        ) from error
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        raise DataError(f"data.source {source!r}: {module_name} has no function {attribute!r}")
+    raw = factory()
+    if not isinstance(raw, RawData):
+        raise DataError(
+            f"data.source {source!r} must return rlprune.data.RawData; it returned {type(raw).__name__}"
+        )
+    return raw

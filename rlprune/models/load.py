@@ -1,0 +1,76 @@
+"""Trained weights into a network, with every misfit named."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlprune.errors import ModelError
+
+
+def load_state(model: nn.Module, path: str | Path) -> None:
+    """Load a plain state dict into a network, in place; half-precision weights become the model's float32.
+
+    Args:
+        model: The network to fill.
+        path: A file written by ``torch.save(model.state_dict(), path)``.
+
+    Raises:
+        ModelError: The file is missing or unreadable, a key is missing, unexpected or of another shape (all
+            of them named), or a weight is NaN or infinite.
+    """
+    path = Path(path)
+    state = _read(path)
+    faults = _misfits(model.state_dict(), state)
+    if faults:
+        raise ModelError(
+            f"{path} does not fit the model:\n  "
+            + "\n  ".join(faults)
+            + "\ngive the model.factory and model.arguments (width, ...) that the weights were trained with"
+        )
+    broken = [
+        name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()
+    ]
+    if broken:
+        raise ModelError(
+            f"{path} holds NaN or infinite weights in {', '.join(broken)}; train the network again"
+        )
+    model.load_state_dict(state)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ModelError(
+            f"{path}: no such file; expected a state dict written by torch.save(model.state_dict(), path)"
+        )
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(
+            f"{path} cannot be read as a state dict ({reason}); it is damaged or holds a pickled module: "
+            "write it again by torch.save(model.state_dict(), path)"
+        ) from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        shown = ", ".join(map(repr, list(state)[:5])) if isinstance(state, Mapping) else type(state).__name__
+        raise ModelError(f"{path}: expected a plain state dict (names to tensors); it holds {shown}")
+    return dict(state)
+
+
+def _misfits(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """One line for each key that is missing, unexpected or of another shape."""
+    faults = []
+    for name, value in expected.items():
+        if name not in state:
+            faults.append(f"{name}: the model has {tuple(value.shape)}, the file lacks it")
+        elif state[name].shape != value.shape:
+            faults.append(f"{name}: the model has {tuple(value.shape)}, the file {tuple(state[name].shape)}")
+    faults += [
+        f"{name}: the model lacks it, the file has {tuple(value.shape)}"
+        for name, value in state.items()
+        if name not in expected
+    ]
+    return faults

@@ -1,0 +1,102 @@
+"""What a network costs: multiply-accumulates (MACs) and parameters, for a whole network and for masks of one group."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from rlprune.pruning.groups import FilterGroup
+
+
+@dataclass(frozen=True)
+class Cost:
+    """MACs of convolutions and linear layers for one input, and parameters (all of them, batch norm's too)."""
+
+    macs: int
+    params: int
+
+
+def layer_macs(model: nn.Module, example: torch.Tensor) -> dict[str, int]:
+    """MACs of each convolution and linear layer for one input, by layer name.
+
+    Args:
+        model: The network.
+        example: A normalised input batch ``(n, c, h, w)``; the figures are for one of its images.
+    """
+    macs: dict[str, int] = {}
+
+    def count(name: str, module: nn.Module, output: torch.Tensor) -> None:
+        weight = module.weight
+        assert isinstance(weight, torch.Tensor)
+        macs[name] = macs.get(name, 0) + output.numel() // output.shape[0] * weight[0].numel()
+
+    handles = [
+        module.register_forward_hook(lambda module, _, output, name=name: count(name, module, output))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    ]
+    was_training = model.training
+    try:
+        with torch.inference_mode():
+            model.eval()(example)
+    finally:
+        model.train(was_training)
+        for handle in handles:
+            handle.remove()
+    return macs
+
+
+def count_cost(model: nn.Module, example: torch.Tensor) -> Cost:
+    """MACs for one input and parameters of a network; ``example`` is a normalised input batch ``(n, c, h, w)``."""
+    params = sum(parameter.numel() for parameter in model.parameters())
+    return Cost(sum(layer_macs(model, example).values()), params)
+
+
+class GroupCost:
+    """The cost of the whole network when a group keeps k of its f filters, without cutting it.
+
+    A layer's MACs and weights are proportional to its output width and to its input width, so each scales with
+    ``k / f`` once for every dimension of it that the group holds.
+    """
+
+    def __init__(self, model: nn.Module, group: FilterGroup, example: torch.Tensor) -> None:
+        self.n_filters = group.n_filters
+        whole = count_cost(model, example)
+        per_layer = layer_macs(model, example)
+        self._macs = np.zeros(3)
+        self._params = np.zeros(3)
+        self._macs[0], self._params[0] = whole.macs, whole.params
+        shares: dict[str, list[float]] = {}
+        for member in group.members:
+            module = model.get_submodule(member.layer)
+            if member.role == "consumer":
+                width = module.weight.shape[1]  # type: ignore[union-attr, index]
+            else:
+                width = module.weight.shape[0]  # type: ignore[union-attr, index]
+                bias = getattr(module, "bias", None)
+                if bias is not None:
+                    self._move(self._params, bias.numel(), [member.positions.size / width])
+            shares.setdefault(member.layer, []).append(member.positions.size / width)
+        for layer, parts in shares.items():
+            weight = model.get_submodule(layer).weight
+            assert isinstance(weight, torch.Tensor)
+            self._move(self._params, weight.numel(), parts)
+            self._move(self._macs, per_layer.get(layer, 0), parts)
+
+    @staticmethod
+    def _move(polynomial: np.ndarray, amount: float, parts: list[float]) -> None:
+        """Replaces a constant amount by the product over dimensions of ``1 - share + share * k / f``."""
+        scaled = np.array([amount], dtype=float)
+        for share in parts:
+            scaled = np.convolve(scaled, [1 - share, share])
+        polynomial[0] -= amount
+        polynomial[: len(scaled)] += scaled
+
+    def macs(self, kept: np.ndarray) -> np.ndarray:
+        """MACs of the network for each number of kept filters in ``kept`` ``(m,)``."""
+        return np.polynomial.polynomial.polyval(np.asarray(kept) / self.n_filters, self._macs)
+
+    def params(self, kept: np.ndarray) -> np.ndarray:
+        """Parameters of the network for each number of kept filters in ``kept`` ``(m,)``."""
+        return np.polynomial.polynomial.polyval(np.asarray(kept) / self.n_filters, self._params)

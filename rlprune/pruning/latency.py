@@ -1,0 +1,60 @@
+"""Measured latency of networks: the time of one forward pass on this machine's device."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of a forward pass: the median over passes, and the quartiles."""
+
+    median: float
+    low: float
+    high: float
+    passes: int
+
+
+def measure_latency(
+    models: Sequence[nn.Module], example: torch.Tensor, *, passes: int, dtype: torch.dtype
+) -> list[Latency]:
+    """Times several networks side by side: their passes take turns, so that all see the same state of the machine.
+
+    Args:
+        models: Networks in evaluation mode on the example's device.
+        example: One input batch ``(n, c, h, w)``.
+        passes: Timed passes of each network.
+        dtype: bfloat16 computes under autocast; float32 does not.
+
+    Returns:
+        One latency a network, in the order given.
+    """
+    times: list[list[float]] = [[] for _ in models]
+    device = example.device
+    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+    with torch.inference_mode(), autocast:
+        for turn in range(WARM_UP + passes):
+            for model, taken in zip(models, times, strict=True):
+                _wait(device)
+                began = time.perf_counter()
+                model(example)
+                _wait(device)
+                if turn >= WARM_UP:
+                    taken.append(1000 * (time.perf_counter() - began))
+    return [_summary(taken) for taken in times]
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _summary(taken: list[float]) -> Latency:
+    low, median, high = statistics.quantiles(taken, n=4) if len(taken) > 1 else taken * 3
+    return Latency(median, low, high, len(taken))

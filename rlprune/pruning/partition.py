@@ -1,0 +1,81 @@
+"""Splits a traced network at a group: what no mask can change, and what comes after."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.fx.passes.split_module import split_module
+
+from rlprune.errors import ModelError
+from rlprune.pruning.groups import FilterGroup
+
+PREFIX, SUFFIX = 0, 1
+
+
+def trace(model: nn.Module) -> fx.GraphModule:
+    """The network as a ``torch.fx`` graph over a copy of its structure (parameters are shared).
+
+    Raises:
+        ModelError: The forward pass depends on the values of its inputs.
+    """
+    try:
+        return fx.symbolic_trace(model)
+    except Exception as error:
+        raise ModelError(
+            f"{type(model).__name__} cannot be traced by torch.fx: {error}. Its forward pass must not branch on the "
+            "values or shapes of its inputs."
+        ) from error
+
+
+class Partition:
+    """A network in two parts: ``prefix`` up to the inputs of a group's consumers, ``suffix`` from the first of them.
+
+    Attributes:
+        suffix: The second part; it takes the values that :meth:`boundary` gives.
+    """
+
+    def __init__(self, graph: fx.GraphModule, group: FilterGroup) -> None:
+        consumers = {member.layer for member in group.with_role("consumer")}
+        after: set[fx.Node] = set()
+        for node in graph.graph.nodes:
+            is_consumer = node.op == "call_module" and node.target in consumers
+            if is_consumer or any(source in after for source in node.all_input_nodes):
+                after.add(node)
+        if not after:
+            raise ModelError(f"no layer that reads the group of {group.name} is called as a module")
+
+        def side(node: fx.Node) -> int:
+            return SUFFIX if node in after else PREFIX
+
+        self._whole = split_module(graph, graph, side)  # type: ignore[arg-type]
+        suffix = getattr(self._whole, f"submod_{SUFFIX}")
+        assert isinstance(suffix, fx.GraphModule)
+        self.suffix = suffix
+
+    def boundary(self, inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The values that cross from prefix to suffix for a batch of normalised images ``(n, c, h, w)``."""
+        values = _StopBefore(self._whole, f"submod_{SUFFIX}").run(inputs)
+        for value in values:
+            if not isinstance(value, torch.Tensor) or value.shape[:1] != inputs.shape[:1]:
+                raise ModelError(
+                    "the network passes something else than one tensor row per image between its layers"
+                )
+        return values
+
+
+class _StopBefore(fx.Interpreter):
+    """Runs a graph up to one submodule and gives that submodule's inputs as the result."""
+
+    def __init__(self, module: fx.GraphModule, target: str) -> None:
+        super().__init__(module)
+        self._target = target
+
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return args if target == self._target else super().call_module(target, args, kwargs)
+
+
+def replace_modules(graph: fx.GraphModule, names: set[str], make: Callable[[nn.Module], nn.Module]) -> None:
+    """Puts ``make(module)`` in the place of some modules of a graph."""
+    for name in names:
+        graph.set_submodule(name, make(graph.get_submodule(name)))

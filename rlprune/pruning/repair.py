@@ -1,0 +1,195 @@
+"""Closed-form repair: the layers that read the cut filters are re-solved by least squares.
+
+A consumer computes ``y = W u + c`` from its inputs ``u`` (for a convolution: the patch under the kernel). After a cut
+only the part ``u_S`` is left. The repaired weights minimise ``E |W u + c - W' u_S - c'|^2`` over training images, which
+needs nothing but the mean and the covariance of ``u``: one pass over the images a group, then one Cholesky solve a mask
+(the least-squares reconstruction of He et al. 2017, "Channel Pruning", with the bias included, and with the ridge
+pulling towards the weights as they are).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from rlprune.errors import PruningError
+from rlprune.pruning.groups import FilterGroup, Member
+
+ROWS_PER_INPUT = 12
+"""Samples of ``u`` that are collected for each of its entries, at most: more was not seen to help."""
+
+Consumer = nn.Conv2d | nn.Linear
+
+
+def input_columns(layer: Consumer, positions: np.ndarray) -> torch.Tensor:
+    """The entries of ``u`` that belong to some input channels: int64 on the layer's device, every kernel tap of each."""
+    taps = layer.weight[0, 0].numel()
+    columns = (positions[:, None] * taps + np.arange(taps)).reshape(-1)
+    return torch.from_numpy(columns).to(layer.weight.device, non_blocking=True)
+
+
+class Gram:
+    """Mean and covariance of a consumer's inputs, accumulated over batches in fp32.
+
+    Attributes:
+        size: Entries of ``u``: input channels x kernel height x kernel width.
+    """
+
+    def __init__(self, layer: Consumer, n_images: int, seed: int) -> None:
+        self._layer = layer
+        self._n_images = n_images
+        self.size = layer.weight[0].numel()
+        device = layer.weight.device
+        self._origin: torch.Tensor | None = None
+        self._sum = torch.zeros(self.size, device=device)
+        self._products = torch.zeros(self.size, self.size, device=device)
+        self._rows = 0
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def add(self, inputs: torch.Tensor) -> None:
+        """Takes in the layer's inputs for one batch: ``(n, c, h, w)`` or ``(n, c)``, of any floating type."""
+        rows = self._rows_of(inputs.float())
+        if self._origin is None:
+            self._origin = rows.mean(0)
+        rows = (
+            rows - self._origin
+        )  # near-centred: the covariance is then no small difference of large numbers
+        self._sum += rows.sum(0)
+        self._products.addmm_(rows.T, rows)
+        self._rows += len(rows)
+
+    def _rows_of(self, inputs: torch.Tensor) -> torch.Tensor:
+        """A sample of patches ``(rows, size)``: spread over the images, the same positions in all of them."""
+        if isinstance(self._layer, nn.Linear):
+            return inputs.reshape(-1, inputs.shape[-1])
+        layer = self._layer
+        assert not isinstance(layer.padding, str)
+        patches = F.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        wanted = -(-ROWS_PER_INPUT * self.size // self._n_images)
+        if patches.shape[2] > wanted:
+            chosen = torch.randperm(patches.shape[2], generator=self._generator)[:wanted]
+            patches = patches[:, :, chosen.to(patches.device)]
+        return patches.transpose(1, 2).reshape(-1, self.size)
+
+    def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mean ``(size,)`` and the covariance ``(size, size)`` of what was taken in."""
+        if self._origin is None:
+            raise PruningError("repair has seen no images: pruning.calibration_images must be at least 1")
+        shift = self._sum / self._rows
+        return self._origin + shift, self._products / self._rows - torch.outer(shift, shift)
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What a consumer must become for one mask: weights for the kept inputs ``(out, kept, ...)`` and a bias ``(out,)``."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+
+class Repairer:
+    """Solves one consumer's repair for any mask of a group, from one pass over the images."""
+
+    def __init__(self, layer: Consumer, member: Member, gram: Gram, ridge: float) -> None:
+        """Prepares the solves.
+
+        Args:
+            layer: The consumer as it is before the cut.
+            member: Its place in the group.
+            gram: The moments of its inputs.
+            ridge: Added to the covariance's diagonal, as a share of the mean diagonal.
+        """
+        self._layer = layer
+        self._member = member
+        self._mean, covariance = gram.moments()
+        covariance.diagonal().add_(ridge * covariance.diagonal().mean() + torch.finfo(torch.float32).tiny)
+        self._covariance = covariance
+        self._weight = layer.weight.detach().float().reshape(layer.weight.shape[0], -1)
+        bias = (
+            torch.zeros(len(self._weight), device=layer.weight.device) if layer.bias is None else layer.bias
+        )
+        self._bias = bias.detach().float()
+
+    def solve(self, mask: np.ndarray) -> Repair:
+        """The repaired weights and bias for a mask: bool ``(f,)``.
+
+        Raises:
+            PruningError: The covariance is not positive definite even with the ridge (inputs that are not finite).
+        """
+        kept = self._member.kept(mask, self._layer.weight.shape[1])
+        stays = input_columns(self._layer, kept)
+        shape = (len(self._weight), len(kept), *self._layer.weight.shape[2:])
+        if len(kept) == self._layer.weight.shape[1]:
+            return Repair(self._weight.reshape(shape), self._bias)
+        goes = input_columns(self._layer, self._member.dropped(mask))
+        lost = self._weight[:, goes]
+        reading = self._covariance[stays]
+        factor, info = torch.linalg.cholesky_ex(reading[:, stays])
+        if factor.device.type == "cpu" and info.item():
+            raise PruningError(
+                f"the inputs of a layer of the group cannot be solved for (Cholesky failed at {info.item()}): "
+                "raise pruning.ridge, or look for values that are not finite in the images or weights"
+            )
+        change = torch.cholesky_solve(reading[:, goes] @ lost.T, factor).T
+        bias = self._bias + lost @ self._mean[goes] - change @ self._mean[stays]
+        return Repair((self._weight[:, stays] + change).reshape(shape), bias)
+
+
+def apply_repair(layer: Consumer, repair: Repair) -> None:
+    """Writes a repair into a consumer that has been cut; a missing bias is added.
+
+    Args:
+        layer: The consumer after surgery.
+        repair: Its new weights and bias, of the same shape.
+    """
+    with torch.no_grad():
+        layer.weight.copy_(repair.weight)
+        if layer.bias is None:
+            layer.bias = nn.Parameter(repair.bias.to(layer.weight))
+        else:
+            layer.bias.copy_(repair.bias)
+
+
+def collect_grams(
+    model: nn.Module, group: FilterGroup, inputs: torch.Tensor, batch_size: int, seed: int
+) -> dict[str, Gram]:
+    """The Gram matrix of every consumer of a group over calibration images, by layer name.
+
+    Args:
+        model: The network before the cut, in evaluation mode while this runs.
+        group: The group.
+        inputs: Normalised train images ``(n, c, h, w)`` on the network's device.
+        batch_size: Images a forward pass.
+        seed: Of the sample of patches.
+    """
+    grams: dict[str, Gram] = {}
+    handles = []
+    for member in group.with_role("consumer"):
+        layer = model.get_submodule(member.layer)
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        grams[member.layer] = gram = Gram(layer, len(inputs), seed)
+        handles.append(layer.register_forward_pre_hook(lambda _, args, gram=gram: gram.add(args[0])))
+    was_training = model.training
+    try:
+        with torch.inference_mode():
+            for batch in inputs.split(batch_size):
+                model.eval()(batch)
+    finally:
+        model.train(was_training)
+        for handle in handles:
+            handle.remove()
+    return grams
+
+
+def repair_for_mask(
+    model: nn.Module, group: FilterGroup, mask: np.ndarray, grams: dict[str, Gram], ridge: float
+) -> dict[str, Repair]:
+    """The repair of every consumer of a group for one mask, to be applied after the cut, by layer name."""
+    repairs = {}
+    for member in group.with_role("consumer"):
+        layer = model.get_submodule(member.layer)
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        repairs[member.layer] = Repairer(layer, member, grams[member.layer], ridge).solve(mask)
+    return repairs

@@ -1,0 +1,113 @@
+"""Surgery: from a mask to a physically smaller network."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from rlprune.errors import ModelError, PruningError
+from rlprune.pruning.groups import FilterGroup, dependency_graph
+
+
+def check_mask(group: FilterGroup, mask: np.ndarray) -> np.ndarray:
+    """The mask as a bool array ``(f,)``.
+
+    Raises:
+        PruningError: The mask has another length or keeps no filter.
+    """
+    mask = np.asarray(mask, dtype=bool)
+    if mask.shape != (group.n_filters,):
+        raise PruningError(
+            f"the group of {group.name} has {group.n_filters} filters; the mask has shape {mask.shape}"
+        )
+    if not mask.any():
+        raise PruningError(f"the mask keeps no filter of the group of {group.name}; at least one must stay")
+    return mask
+
+
+def cut(model: nn.Module, group: FilterGroup, mask: np.ndarray, example: torch.Tensor) -> None:
+    """Removes the filters that a mask drops from every layer of a group, in place.
+
+    The cut network gives the same outputs as the masked one: whatever reads the group no longer sees those filters.
+
+    Args:
+        model: The network that the group was found in, not cut since.
+        group: The group.
+        mask: bool ``(f,)``, True = keep.
+        example: One normalised input batch ``(n, c, h, w)``.
+
+    Raises:
+        PruningError: The mask does not fit the group or keeps nothing.
+    """
+    mask = check_mask(group, mask)
+    dropped = np.flatnonzero(~mask).tolist()
+    if not dropped:
+        return
+    graph = dependency_graph(model, example)
+    root = model.get_submodule(group.name)
+    pruner = graph.get_pruner_of_module(root)
+    graph.get_pruning_group(root, pruner.prune_out_channels, dropped).prune()
+
+
+def resize_to_state(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Gives every layer of a freshly built network the shapes of a state dict, in place (values are not loaded).
+
+    Args:
+        model: The network as its factory builds it.
+        state: The state dict of the same network after surgery.
+
+    Raises:
+        ModelError: The state dict does not belong to this architecture.
+    """
+    _add_repaired_biases(model, state)
+    own = model.state_dict()
+    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    if missing or unexpected:
+        raise ModelError(
+            "the stored weights belong to another architecture: "
+            f"missing {missing[:5] or 'none'}, unexpected {unexpected[:5] or 'none'}"
+        )
+    for name, module in model.named_modules():
+        prefix = f"{name}." if name else ""
+        for kind, tensors in (("parameter", module._parameters), ("buffer", module._buffers)):
+            for key, tensor in tensors.items():
+                stored = state.get(prefix + key)
+                if tensor is None or stored is None or tensor.shape == stored.shape:
+                    continue
+                if tensor.dim() != stored.dim():
+                    raise ModelError(
+                        f"{prefix}{key} is {tuple(tensor.shape)} here and {tuple(stored.shape)} in the file"
+                    )
+                fresh = tensor.new_zeros(stored.shape)
+                tensors[key] = nn.Parameter(fresh) if kind == "parameter" else fresh  # type: ignore[assignment]
+        _set_widths(module)
+
+
+def _add_repaired_biases(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Gives a bias to the layers that got one by repair."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is None and f"{name}.bias" in state:
+            module.bias = nn.Parameter(torch.zeros(module.weight.shape[0]).to(module.weight))
+
+
+def _set_widths(module: nn.Module) -> None:
+    """Makes a layer's stated widths agree with its tensors."""
+    if isinstance(module, nn.Conv2d):
+        module.out_channels = module.weight.shape[0]
+        if module.groups > 1 and module.weight.shape[1] == 1:
+            module.groups = module.out_channels
+        module.in_channels = module.weight.shape[1] * module.groups
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.weight is not None:
+        module.num_features = module.weight.shape[0]
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = module.weight.shape[0]
+
+
+def widths(model: nn.Module) -> dict[str, int]:
+    """Output channels of every convolution, by layer name."""
+    return {
+        name: module.out_channels for name, module in model.named_modules() if isinstance(module, nn.Conv2d)
+    }

@@ -1,0 +1,218 @@
+"""The run folder: its files, and the only code that writes its records."""
+
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlprune.errors import ResultsError
+from rlprune.results.frontier import frontier
+from rlprune.results.plot import frontier_png
+from rlprune.results.record import MEASURED_FIELDS, TrialRecord, measured_fields
+from rlprune.results.table import frontier_csv, frontier_markdown
+
+CONFIG, ENVIRONMENT, TRIALS, MEASURED, MODELS = (
+    "config.yaml",
+    "env.json",
+    "trials.jsonl",
+    "measured.json",
+    "models",
+)
+_TRIAL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_logger = logging.getLogger(__name__)
+
+
+class RunFolder:
+    """One run's folder. ``trials.jsonl`` gets one row a trial and is never rewritten.
+
+    What is measured for the rows of the frontier after their trials have ended (test, latency) is kept in
+    ``measured.json`` and joined to the rows when they are read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._said_truncated = False
+
+    @classmethod
+    def create(
+        cls, path: str | Path, config: Mapping[str, Any], environment: Mapping[str, Any]
+    ) -> "RunFolder":
+        """A new folder with ``config.yaml``, ``env.json`` and an empty ``trials.jsonl``.
+
+        Args:
+            path: Where; a folder that is there already must be empty.
+            config: The resolved settings as plain values.
+            environment: What :func:`rlprune.results.environment.describe_environment` gives.
+
+        Raises:
+            ResultsError: If the path holds anything, or cannot be written.
+        """
+        path = Path(path)
+        cls.check_free(path)
+        with _reported(path):
+            (path / MODELS).mkdir(parents=True, exist_ok=True)
+            write_atomically(path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+            write_atomically(path / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
+            (path / TRIALS).touch()
+        return cls(path)
+
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Raises ResultsError if a path holds anything: a run is never overwritten."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ResultsError(
+                f"{path}: holds something already and is not overwritten; "
+                "continue the run in it with --resume, or give the new run another --name"
+            )
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunFolder":
+        """The folder of a run that was started before, here or on another machine.
+
+        Raises:
+            ResultsError: If it is no run folder.
+        """
+        path = Path(path)
+        if not (path / TRIALS).is_file():
+            why = f"holds no {TRIALS}" if path.is_dir() else "is not a folder"
+            raise ResultsError(f"{path}: {why}; expected the folder of a run, such as results/NAME")
+        return cls(path)
+
+    def config(self) -> dict[str, Any]:
+        """The settings of the run as plain values (see ``rlprune.config_loading.config_from_dict``)."""
+        with _reported(self.path / CONFIG):
+            content = yaml.safe_load((self.path / CONFIG).read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ResultsError(f"{self.path / CONFIG}: expected a mapping of sections; got {content!r}")
+        return content
+
+    def network_path(self, trial: str) -> Path:
+        """Where the network of a trial is kept."""
+        if not _TRIAL_NAME.fullmatch(trial):
+            raise ResultsError(f"trial name: expected letters, digits, '_', '-' and '.'; got {trial!r}")
+        return self.path / MODELS / f"{trial}.pt"
+
+    def append(self, record: TrialRecord) -> None:
+        """Adds one row to ``trials.jsonl``; it is on the disk when this returns.
+
+        Raises:
+            ResultsError: If the trial has a row already, has no usable name, or the file cannot be written.
+        """
+        self.network_path(record.trial)
+        if any(row.trial == record.trial for row in self._rows()):
+            raise ResultsError(f"{self.path / TRIALS}: trial {record.trial} has a row already")
+        line = record.to_json().encode() + b"\n"
+        with _reported(self.path / TRIALS), (self.path / TRIALS).open("r+b") as file:
+            file.seek(_end_of_rows(file.read()))
+            file.truncate()
+            if file.tell():
+                file.seek(-1, os.SEEK_CUR)
+                if file.read(1) != b"\n":
+                    line = b"\n" + line
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def records(self) -> list[TrialRecord]:
+        """All rows, with what was measured later joined to them, in the order in which the trials ended.
+
+        A last line that a killed run left unfinished is passed over with a warning.
+
+        Raises:
+            ResultsError: If another line is damaged, with its number.
+        """
+        measured = self._measured()
+        records = self._rows()
+        for record in records:
+            for name, value in measured.get(record.trial, {}).items():
+                setattr(record, name, value)
+        return records
+
+    def _rows(self) -> list[TrialRecord]:
+        path = self.path / TRIALS
+        with _reported(path):
+            content = path.read_bytes()
+        kept = content[: _end_of_rows(content)]
+        records = []
+        for number, line in enumerate(kept.decode("utf-8", errors="replace").split("\n"), start=1):
+            if not line.strip():
+                continue
+            try:
+                records.append(TrialRecord.from_json(line, number))
+            except ResultsError as error:
+                raise ResultsError(f"{path}: {error}") from error
+        if len(kept) < len(content) and not self._said_truncated:
+            self._said_truncated = True
+            _logger.warning(
+                "%s: the last line is cut off; the %d rows before it are kept", path, len(records)
+            )
+        return records
+
+    def _measured(self) -> dict[str, dict[str, Any]]:
+        path = self.path / MEASURED
+        if not path.exists():
+            return {}
+        with _reported(path):
+            content = json.loads(path.read_text(encoding="utf-8"))
+        for trial, fields in content.items() if isinstance(content, dict) else [("", content)]:
+            if not isinstance(fields, dict) or not set(fields) <= set(MEASURED_FIELDS):
+                expected = ", ".join(MEASURED_FIELDS)
+                raise ResultsError(f"{path}: trial {trial!r}: expected only the fields {expected}")
+        return dict(content)
+
+    def write_frontier(self, records: Sequence[TrialRecord], max_drop: float | None) -> list[TrialRecord]:
+        """Writes ``frontier.csv``, ``.md`` and ``.png``, and keeps what the records know of test and latency.
+
+        Args:
+            records: All records, or only those of the frontier.
+            max_drop: The largest drop on val of the row to deploy, percentage points; None or NaN: not named.
+
+        Returns:
+            The rows of the frontier.
+        """
+        rows = frontier(records)
+        measured = {record.trial: fields for record in records if (fields := measured_fields(record))}
+        files: dict[str, str | bytes] = {
+            "frontier.csv": frontier_csv(rows),
+            "frontier.md": frontier_markdown(rows, max_drop),
+            "frontier.png": frontier_png(rows, records),
+        }
+        if measured:
+            text = json.dumps({**self._measured(), **measured}, indent=2, allow_nan=False)
+            files = {MEASURED: text + "\n", **files}
+        with _reported(self.path):
+            for name, content in files.items():
+                write_atomically(self.path / name, content)
+        return rows
+
+
+def _end_of_rows(content: bytes) -> int:
+    """Where the unfinished last line of a killed run begins; the length of the content if there is none."""
+    begin = content.rfind(b"\n") + 1
+    try:
+        json.loads(content[begin:] or b"{}")
+    except ValueError:
+        return begin
+    return len(content)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes beside the path, then renames: readers see the old file or the new one, never half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(temporary, path)
+
+
+@contextmanager
+def _reported(path: Path) -> Iterator[None]:
+    """Turns what the file system and the parsers raise into the error that names the file."""
+    try:
+        yield
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ResultsError(f"{path}: {getattr(error, 'strerror', None) or error}") from error

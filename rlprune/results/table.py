@@ -1,0 +1,189 @@
+"""The frontier as text: for the terminal, for Markdown, and as CSV."""
+
+import csv
+import io
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlprune.results.frontier import choose
+from rlprune.results.record import FRONTIER_FIELDS, STATUSES, TrialRecord
+
+UNKNOWN = "-"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its heading and what it says of a record."""
+
+    heading: str
+    text: Callable[[TrialRecord], str]
+    left: bool = False
+
+
+def _number(value: float | None, form: str, scale: float = 1) -> str:
+    return UNKNOWN if value is None else format(scale * value, form)
+
+
+def _interval(drop: float | None, low: float | None, high: float | None) -> str:
+    if drop is None or low is None or high is None:
+        return _number(drop, ".2f")
+    return f"{drop:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _milliseconds(base: float | None, pruned: float | None) -> str:
+    if base is None or pruned is None:
+        return UNKNOWN
+    return "->".join(f"{value:.0f}" if value >= 100 else f"{value:.3g}" for value in (base, pruned))
+
+
+COLUMNS = (
+    Column("b", lambda row: _number(row.b, "g")),
+    Column("filters %", lambda row: _number(row.filter_keep_ratio, ".1f", 100)),
+    Column("MACs %", lambda row: _number(row.macs_ratio, ".1f", 100)),
+    Column("params %", lambda row: _number(row.params_ratio, ".1f", 100)),
+    Column("drop val [95 %]", lambda row: _interval(row.drop_val, row.drop_val_low, row.drop_val_high)),
+    Column("drop test [95 %]", lambda row: _interval(row.drop_test, row.drop_test_low, row.drop_test_high)),
+    Column("ms b1", lambda row: _milliseconds(row.latency_ms_base_b1, row.latency_ms_b1)),
+    Column("ms b256", lambda row: _milliseconds(row.latency_ms_base_b256, row.latency_ms_b256)),
+    Column("seed", lambda row: _number(row.seed, "d")),
+    Column("network", lambda row: row.network or UNKNOWN, left=True),
+)
+
+
+def frontier_table(rows: Sequence[TrialRecord], max_drop: float | None, width: int) -> str:
+    """The frontier for a terminal; columns that do not fit go to a second line under their row.
+
+    Args:
+        rows: The records of the frontier.
+        max_drop: The largest drop on val, in percentage points, that the user allows; None or NaN: not named.
+        width: Characters a line.
+
+    Returns:
+        The base line, the table and its legend, without a final newline.
+    """
+    if not rows:
+        return "no finished trial yet"
+    chosen = choose(rows, max_drop)
+    cells = [[column.text(row) for column in COLUMNS] for row in rows]
+    sizes = [
+        max(len(column.heading), *(len(line[index]) for line in cells))
+        for index, column in enumerate(COLUMNS)
+    ]
+    fitting = _fitting(sizes, width)
+    lines = _wrapped(base_lines(rows), width)
+    lines.append("  " + _join([column.heading for column in COLUMNS], sizes, fitting))
+    for row, line in zip(rows, cells, strict=True):
+        lines.append(("> " if row is chosen else "  ") + _join(line, sizes, fitting))
+        if fitting < len(COLUMNS):
+            rest = zip(COLUMNS[fitting:], line[fitting:], strict=True)
+            lines += _wrapped(
+                [", ".join(f"{column.heading} {text}" for column, text in rest)], width, "      "
+            )
+    lines += _wrapped(_legend(chosen, max_drop, "> "), width)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _fitting(sizes: Sequence[int], width: int) -> int:
+    """How many columns, from the left, fit into the width; the figures up to the drop on val always stay."""
+    used = 0
+    for index, size in enumerate(sizes):
+        used += size + 2
+        if used > width:
+            return max(index, 5)
+    return len(sizes)
+
+
+def _join(texts: Sequence[str], sizes: Sequence[int], fitting: int) -> str:
+    pairs = zip(COLUMNS[:fitting], texts[:fitting], sizes[:fitting], strict=True)
+    return "  ".join(text.ljust(size) if column.left else text.rjust(size) for column, text, size in pairs)
+
+
+def _wrapped(lines: Sequence[str], width: int, indent: str = "") -> list[str]:
+    wrapper = textwrap.TextWrapper(
+        max(width, 40),
+        initial_indent=indent,
+        subsequent_indent=indent + "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [part for line in lines for part in wrapper.wrap(line)]
+
+
+def base_lines(rows: Sequence[TrialRecord]) -> list[str]:
+    """What is the same for all rows: the base model's figures, the units, and where latency was measured."""
+    parts = []
+    for split in ("val", "test"):
+        accuracy, images = _first(rows, f"base_accuracy_{split}"), _first(rows, f"images_{split}")
+        if accuracy is not None:
+            parts.append(f"{accuracy:.2f} % on {split}" + (f" ({images:,} images)" if images else ""))
+    for name, word in (("base_macs", "M MACs"), ("base_params", "M parameters")):
+        count = _first(rows, name)
+        if count is not None:
+            parts.append(f"{count / 1e6:.3g} {word}")
+    units = "filters, MACs, params: % of the base; drop: percentage points with 95 % interval"
+    device = _first(rows, "latency_device")
+    if device:
+        units += f"; latency: median ms a batch, base->pruned, on {device}"
+    return [f"base: {', '.join(parts)}", units] if parts else [units]
+
+
+def _first(rows: Sequence[TrialRecord], name: str) -> Any:
+    return next((value for row in rows if (value := getattr(row, name)) not in (None, "")), None)
+
+
+def _legend(chosen: TrialRecord | None, max_drop: float | None, mark: str) -> list[str]:
+    if chosen is not None:
+        return [f"{mark}deploy: the fewest MACs with a drop on val of at most {max_drop:g} points"]
+    if max_drop is None or max_drop != max_drop:
+        return []
+    return [f"no network keeps the drop on val within {max_drop:g} points"]
+
+
+def frontier_markdown(rows: Sequence[TrialRecord], max_drop: float | None) -> str:
+    """The frontier as a Markdown table with the base line above it; the row to deploy is bold."""
+    if not rows:
+        return "no finished trial yet\n"
+    chosen = choose(rows, max_drop)
+    lines = [*_paragraphs(base_lines(rows)), _markdown_row([column.heading for column in COLUMNS])]
+    lines.append("|" + "|".join(":---" if column.left else "---:" for column in COLUMNS) + "|")
+    for row in rows:
+        texts = [column.text(row) for column in COLUMNS]
+        lines.append(_markdown_row([f"**{text}**" for text in texts] if row is chosen else texts))
+    legend = [text for line in _legend(chosen, max_drop, "Bold: ") for text in ("", _escaped(line))]
+    return "\n".join([*lines, *legend]) + "\n"
+
+
+def _paragraphs(lines: Sequence[str]) -> list[str]:
+    return [text for line in lines for text in (_escaped(line), "")]
+
+
+def _markdown_row(texts: Sequence[str]) -> str:
+    return "| " + " | ".join(_escaped(text) for text in texts) + " |"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def frontier_csv(rows: Sequence[TrialRecord]) -> str:
+    """The frontier as CSV: one line a network, full precision, what is not known left empty."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(FRONTIER_FIELDS)
+    writer.writerows([getattr(row, name) for name in FRONTIER_FIELDS] for row in rows)
+    return buffer.getvalue()
+
+
+def trials_line(records: Sequence[TrialRecord]) -> str:
+    """How many trials ended how, with the first error of each failed one."""
+    counts = Counter(record.status for record in records)
+    ends = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
+    lines = [f"{len(records)} trial{'' if len(records) == 1 else 's'}" + (f": {ends}" if ends else "")]
+    for record in records:
+        if record.status == "FAILED":
+            last_line = record.error.strip().rsplit("\n", 1)[-1] or "no error was recorded"
+            lines.append(f"  {record.trial} (b = {_number(record.b, 'g')}): {last_line}")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Agents: the pruning reward, its environment, and policies trained by RLlib to choose which filters stay."""

@@ -1,0 +1,80 @@
+"""The task of one agent: a group's masks, judged by the reward engine and the paper's reward."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlprune.config import PruningConfig
+from rlprune.pruning.cost import GroupCost
+from rlprune.pruning.reward_engine import RewardEngine
+from rlprune.rl.reward import pruning_reward
+from rlprune.rl.task import FilterContext
+
+
+def efficiency_counts(
+    efficiency: str, cost: GroupCost, kept: NDArray[np.integer]
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """What phi compares: the count with all filters of the group, and with ``kept`` ``(m,)`` of them.
+
+    Args:
+        efficiency: ``filters`` counts the group's filters; ``macs`` and ``params`` count the whole network's.
+        cost: The network's cost as a function of the kept filters.
+        kept: Kept filters of each mask.
+    """
+    if efficiency == "filters":
+        return np.array(cost.n_filters, dtype=float), np.asarray(kept, dtype=float)
+    count = {"macs": cost.macs, "params": cost.params}[efficiency]
+    return count(np.array(cost.n_filters)), count(kept)
+
+
+class GroupTask:
+    """Judges masks on a fresh subset of the reward images each time it is redrawn.
+
+    The drop of a mask is what the network has lost already, as the guard measured it, plus what the mask loses against
+    the network as it is now on the same images. Comparing with the base model on the reward images themselves would
+    read forgetting as a drop where the base model had been trained on those images.
+    """
+
+    def __init__(
+        self,
+        engine: RewardEngine,
+        context: FilterContext,
+        cost: GroupCost,
+        pruning: PruningConfig,
+        spent: float,
+    ) -> None:
+        """Joins what is needed.
+
+        Args:
+            engine: Measures the group's masks.
+            context: What the policy may know of the filters.
+            cost: The network's cost as a function of the kept filters.
+            pruning: The drop bound, what phi counts, and how many images a subset has.
+            spent: The drop so far, percentage points.
+        """
+        self._engine, self._context, self._cost = engine, context, cost
+        self._pruning, self._spent = pruning, spent
+        self._whole = engine.whole_accuracy()
+
+    @property
+    def n_filters(self) -> int:
+        """Filters of the group."""
+        return self._engine.group.n_filters
+
+    @property
+    def context(self) -> FilterContext:
+        """What the policy may know of the filters."""
+        return self._context
+
+    def redraw(self, rng: np.random.Generator) -> None:
+        """Draws a fresh subset of the images."""
+        available = self._engine.n_images
+        if self._pruning.reward_images < available:
+            chosen = rng.choice(available, size=self._pruning.reward_images, replace=False)
+            self._engine.use_images(np.sort(chosen))
+            self._whole = self._engine.whole_accuracy()
+
+    def rewards(self, masks: NDArray[np.bool_]) -> NDArray[np.floating]:
+        """The paper's reward of each mask ``(m, f)``: float64 ``(m,)``."""
+        drop = self._spent + self._whole - self._engine.accuracies(masks)
+        total, kept = efficiency_counts(self._pruning.efficiency, self._cost, masks.sum(1))
+        return pruning_reward(drop, self._pruning.b, total, kept)

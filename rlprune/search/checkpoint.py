@@ -1,0 +1,108 @@
+"""Checkpoints of a trial: tensors and JSON, each file with its hash, so that a damaged one is never used.
+
+A checkpoint is a folder with ``state.pt`` (the run's state), ``manifest.json`` (the hash of every other file)
+and, once the trial is done, ``record.json`` and ``network.pt``. Tune copies the folder to
+``tune/<attempt>/<trial>/checkpoint_<number>``; a kill may leave any part of that copy behind.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlprune.errors import CheckpointError
+from rlprune.results.record import TrialRecord
+
+if TYPE_CHECKING:
+    from rlprune.pruning_run import PruningRun
+
+STATE = "state.pt"
+RECORD = "record.json"
+NETWORK = "network.pt"
+MANIFEST = "manifest.json"
+
+
+def write_checkpoint(folder: Path, run: "PruningRun") -> None:
+    """Write the state of a run, and its record and network if it is done."""
+    import torch
+
+    torch.save(run.state_dict(), folder / STATE)
+    if run.done:
+        (folder / RECORD).write_text(run.record().to_json(), encoding="utf-8")
+        run.save_network(folder / NETWORK)
+    hashes = {path.name: _hash(path) for path in sorted(folder.iterdir())}
+    (folder / MANIFEST).write_text(json.dumps(hashes), encoding="utf-8")
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The state of a run, as ``PruningRun.load_state_dict`` takes it.
+
+    Raises:
+        CheckpointError: If a file is missing or damaged.
+    """
+    import torch
+
+    verify(folder)
+    state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    return state
+
+
+def read_record(folder: Path) -> TrialRecord | None:
+    """The record of a trial that is done; None if it is not.
+
+    Raises:
+        CheckpointError: If a file is missing or damaged.
+    """
+    verify(folder)
+    path = folder / RECORD
+    return TrialRecord.from_json(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def verify(folder: Path) -> None:
+    """Raise CheckpointError unless every file of the checkpoint is there and as it was written."""
+    try:
+        hashes = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        damaged = [name for name, expected in hashes.items() if _hash(folder / name) != expected]
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{folder}: the checkpoint is incomplete: {error}") from error
+    if damaged or STATE not in hashes:
+        what = f"{', '.join(damaged)} is damaged" if damaged else f"{STATE} is missing"
+        raise CheckpointError(f"{folder}: the checkpoint cannot be used: {what}")
+
+
+def newest_checkpoint(tune_folder: Path, trial: str) -> Path | None:
+    """The newest undamaged checkpoint of a trial over all attempts; None if there is none."""
+    attempts = sorted(tune_folder.glob(f"*/{trial}"), reverse=True)
+    return next((path for attempt in attempts for path in _undamaged(attempt)), None)
+
+
+def undamaged_at_or_before(folder: Path) -> Path:
+    """The given checkpoint, or the one before it if it is damaged.
+
+    Raises:
+        CheckpointError: If none of the trial's checkpoints can be used; says why this one cannot.
+    """
+    try:
+        verify(folder)
+    except CheckpointError:
+        earlier = (path for path in _undamaged(folder.parent) if path.name < folder.name)
+        found = next(earlier, None)
+        if found is None:
+            raise
+        return found
+    return folder
+
+
+def _undamaged(trial_folder: Path) -> Iterator[Path]:
+    for path in sorted(trial_folder.glob("checkpoint_*"), reverse=True):
+        try:
+            verify(path)
+        except CheckpointError:
+            continue
+        yield path
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()

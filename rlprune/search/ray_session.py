@@ -1,0 +1,108 @@
+"""Starts Ray, or connects to it: quiet, on loopback, and large enough for a trial."""
+
+import logging
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlprune.config import SearchConfig
+from rlprune.errors import ConfigError
+from rlprune.search.resources import check_resources
+
+if TYPE_CHECKING:
+    from rlprune.config import Config
+
+_ENVIRONMENT = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths and the user's own packages stay valid in a trial
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU sees none
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints a box even when told to be silent
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials.jsonl is the record
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a missing metric fails its trial, not the search
+    "TUNE_GLOBAL_CHECKPOINT_S": "60",  # Tune's own state is never read back
+    "TUNE_MAX_PENDING_TRIALS_PG": "1",  # each trial is asked for as late as can be: Optuna knows more by then
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the error is in the trial's row
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+"""What Ray reads from the environment; a variable that the user has set stays as it is."""
+
+
+@contextmanager
+def ray_session(config: "Config") -> Iterator[None]:
+    """Ray for the time of the block; nothing to do where Ray runs already, except the checks.
+
+    Raises:
+        ConfigError: If there is no cluster at the address, or no node has what a trial asks for.
+    """
+    import ray
+
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    started = not ray.is_initialized()
+    if started:
+        _start(config.search)
+    try:
+        check_resources(config.search)
+        yield
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _start(search: SearchConfig) -> None:
+    import ray
+
+    _silence_raylet()
+    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": True}
+    if search.address == "local":
+        _provide_token()
+        with _loopback():
+            ray.init(address="local", include_dashboard=False, **quiet)
+        return
+    try:
+        ray.init(address=search.address, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"search.address: no Ray cluster can be reached at {search.address!r}: {error}\n"
+            "expected local (starts Ray on this machine), auto, or HOST:PORT of a running cluster's head"
+        ) from error
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """Let a Ray that starts within the block listen on 127.0.0.1 only.
+
+    On Linux Ray listens on all interfaces, and replaces a 127.0.0.1 that it is given. This is the switch that
+    it has for other systems, read when Ray was imported.
+    """
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _silence_raylet() -> None:
+    """Keep the raylet's messages (a worker died, ...) off the terminal: what matters is in the rows."""
+    from ray._private.ray_logging import stdout_deduplicator
+
+    stdout_deduplicator.skip_re = re.compile("")
+
+
+def _provide_token() -> None:
+    """A token for this process alone where the user has none, so that Ray writes none into the home folder.
+
+    Ray turns its token authentication on by itself; a file left in the home folder would keep the nodes of a
+    cluster that is started later on from joining.
+    """
+    given = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    if not given and not (Path.home() / ".ray" / "auth_token").exists():
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)

@@ -1,0 +1,175 @@
+"""Each trial that ends becomes a row of ``trials.jsonl``, with its network; then the study is told."""
+
+import dataclasses
+import math
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray import cloudpickle, tune
+from ray.tune.experiment import Trial
+
+from rlprune.errors import CheckpointError
+from rlprune.results.folder import RunFolder
+from rlprune.results.record import TrialRecord
+from rlprune.search.checkpoint import NETWORK, newest_checkpoint, read_record
+from rlprune.search.progress import SearchProgress
+from rlprune.search.searcher import OBJECTIVES, GridOptunaSearch
+from rlprune.search.trainable import Assignment
+
+_LONGEST_ERROR = 6000  # characters of a row's error; the whole of it is in the trial's folder under tune/
+
+
+class TrialRecorder(tune.Callback, tune.Stopper):
+    """Keeps the run folder and the study in step with the trials.
+
+    A fault of its own (a full disk) ends the whole search and is kept in ``fault``: Tune would take it for a
+    fault of the trial.
+    """
+
+    def __init__(self, folder: RunFolder, searcher: GridOptunaSearch, progress: SearchProgress) -> None:
+        self._folder, self._searcher, self._progress = folder, searcher, progress
+        self._recorded = {record.trial for record in folder.records()}
+        self.fault: Exception | None = None
+
+    def recover(self, assignment: Assignment) -> bool:
+        """Make the row of a trial that was killed after its last checkpoint; False if it is not done."""
+        folder = Path(assignment.checkpoint) if assignment.checkpoint else None
+        record = read_record(folder) if folder else None
+        if folder is None or record is None:
+            return False
+        self._complete(assignment, folder, record)
+        return True
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Show the progress of a trial."""
+        assignment = Assignment(**trial.config)
+        self._progress.group_done(assignment.trial, assignment.b, result)
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Show that a trial is tried again."""
+        self._progress.retried(trial.config["trial"], _error_of(trial))
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Make the row of a trial that is done, or that a scheduler has stopped."""
+        self._guarded(self._end_of_trial, trial)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Make the row of a trial that has failed as often as it may."""
+        self._guarded(self._failed, trial)
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        """Make the rows of trials that failed on ways that Tune tells nobody of."""
+        for trial in trials:
+            if trial.status == Trial.ERROR and trial.config["trial"] not in self._recorded:
+                self._guarded(self._failed, trial)
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Never stop a single trial."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Stop the search when it can no longer be recorded."""
+        return self.fault is not None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Ray pickles callbacks with its own settings and never needs them back."""
+        return {}
+
+    def _guarded(self, make_row: Callable[[Trial], None], trial: Trial) -> None:
+        try:
+            make_row(trial)
+        except Exception as error:  # re-raised by the runner, after Tune has ended in good order
+            self.fault = self.fault or error
+
+    def _end_of_trial(self, trial: Trial) -> None:
+        assignment = Assignment(**trial.config)
+        try:
+            folder = Path(trial.checkpoint.path) if trial.checkpoint else None
+            record = read_record(folder) if folder else None
+        except CheckpointError as error:
+            self._append(assignment, TrialRecord(status="FAILED", error=str(error)))
+            return
+        if folder is not None and record is not None:
+            self._complete(assignment, folder, record)
+        else:
+            self._append(assignment, _without_record(trial.last_result))
+
+    def _failed(self, trial: Trial) -> None:
+        record = TrialRecord(status="FAILED", error=_error_of(trial))
+        self._append(Assignment(**trial.config), record)
+
+    def _complete(self, assignment: Assignment, folder: Path, record: TrialRecord) -> None:
+        unknown = [name for name in OBJECTIVES if not _is_finite(getattr(record, name))]
+        if unknown:
+            record = dataclasses.replace(
+                record, status="FAILED", error=f"{', '.join(unknown)}: is no finite number"
+            )
+        else:
+            network = self._folder.network_path(assignment.trial)
+            _copy_whole(folder / NETWORK, network)
+            record = dataclasses.replace(record, network=network.relative_to(self._folder.path).as_posix())
+        self._append(assignment, record)
+
+    def _append(self, assignment: Assignment, record: TrialRecord) -> None:
+        record = dataclasses.replace(
+            record, trial=assignment.trial, b=assignment.b, seed=assignment.seed, settings=assignment.settings
+        )
+        if record.trial in self._recorded:
+            return
+        self._folder.append(record)
+        self._recorded.add(record.trial)
+        self._searcher.tell(record)
+        self._progress.finished(record)
+
+
+def recover_finished(recorder: TrialRecorder, searcher: GridOptunaSearch) -> None:
+    """Make the rows that a kill kept from the file although the last checkpoint was written."""
+    for assignment in searcher.unfinished():
+        recorder.recover(assignment)
+
+
+def checkpoint_of(folder: RunFolder, trial: str) -> Path | None:
+    """The newest undamaged checkpoint of a trial of this run."""
+    return newest_checkpoint(folder.path / "tune", trial)
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _without_record(result: dict[str, Any]) -> TrialRecord:
+    """The row of a trial that a scheduler stopped half-way, or whose last checkpoint could not be written."""
+    if "n_steps" in result and result.get("step") == result["n_steps"]:
+        return TrialRecord(status="FAILED", error="the last checkpoint of the trial could not be written")
+    return TrialRecord(
+        status="STOPPED",
+        accuracy_val=result.get("accuracy_val"),
+        drop_val=result.get("drop_val"),
+        filter_keep_ratio=result.get("filter_keep_ratio"),
+        macs_ratio=result.get("macs_ratio"),
+        params_ratio=result.get("params_ratio"),
+    )
+
+
+def _error_of(trial: Trial) -> str:
+    """What went wrong, its name and message first, and then where."""
+    if trial.pickled_error_file is None:  # raised by Tune itself
+        text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else "unknown error"
+        return text[:_LONGEST_ERROR]
+    with open(trial.pickled_error_file, "rb") as file:  # written by this process a moment ago
+        error = cloudpickle.load(file)
+    cause = getattr(error, "cause", None) or error
+    return f"{type(cause).__name__}: {cause}\n{error}"[:_LONGEST_ERROR]
+
+
+def _copy_whole(source: Path, target: Path) -> None:
+    """Copy a file so that the target is there whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_suffix(".partial")
+    shutil.copyfile(source, temporary)
+    os.replace(temporary, target)

@@ -1,0 +1,135 @@
+"""Runs a search: starts Ray, lets Tune run the trials, and sees that every trial has its row.
+
+A resumed search is a new Tune experiment ("attempt") in the same run folder: what has ended is read from
+``trials.jsonl``, what was asked for from the study, and what was half done from the trials' own checkpoints.
+Tune's saved state is pickled, may be older than the last trials, and is not read.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ray import tune
+
+from rlprune.config import Config
+from rlprune.errors import ResultsError
+from rlprune.results.folder import RunFolder
+from rlprune.results.record import TrialRecord
+from rlprune.search.interrupt import exclusive, graceful_signals
+from rlprune.search.progress import SearchProgress
+from rlprune.search.ray_session import ray_session
+from rlprune.search.recording import TrialRecorder, checkpoint_of, recover_finished
+from rlprune.search.searcher import GridOptunaSearch
+from rlprune.search.trainable import BuildRun, PruningTrainable, Weights, arrays_of, build_run
+
+if TYPE_CHECKING:
+    from rlprune.data import DataSplits
+    from rlprune.training.base import BaseModel
+
+_CHECKPOINTS_KEPT = 3  # should the newest be damaged, there is one before it
+
+
+def run_search(
+    config: Config,
+    *,
+    splits: "DataSplits",
+    base: "BaseModel",
+    folder: RunFolder,
+    resume: bool,
+    progress: Callable[[str], None],
+) -> list[TrialRecord]:
+    """Run all trials of a search, or those that are left of it.
+
+    Args:
+        config: The settings of the run.
+        splits: The images; trials get them without test.
+        base: The base model.
+        folder: The run folder.
+        resume: Whether the folder holds a search to go on with.
+        progress: Takes a line of text.
+
+    Returns:
+        One record a trial: COMPLETE, FAILED or STOPPED.
+
+    Raises:
+        ConfigError: If no node has the CPUs or GPUs of a trial.
+        ResultsError: If the run folder cannot be used.
+        KeyboardInterrupt: If it was interrupted (Ctrl-C or SIGTERM); everything done so far is saved.
+    """
+    weights = arrays_of(base.model)
+    return run_trials(
+        config, weights, splits.sealed(), folder=folder, resume=resume, progress=progress, build=build_run
+    )
+
+
+def run_trials(
+    config: Config,
+    weights: Weights,
+    splits: Any,
+    *,
+    folder: RunFolder,
+    resume: bool,
+    progress: Callable[[str], None],
+    build: BuildRun,
+) -> list[TrialRecord]:
+    """As :func:`run_search`; ``build`` makes each trial's run (tests of the search need no networks)."""
+    database = folder.path / "study.db"
+    if database.exists() and not resume:
+        raise ResultsError(
+            f"{folder.path}: holds a search already; go on with --resume, or choose another --name"
+        )
+    with exclusive(folder.path / "tune"), graceful_signals(), ray_session(config):
+        searcher = GridOptunaSearch(config, database, partial(checkpoint_of, folder))
+        searcher.reconcile(folder.records())
+        total = len(config.search.b_grid) * config.search.num_samples
+        shown = SearchProgress(progress, total, len(folder.records()))
+        recorder = TrialRecorder(folder, searcher, shown)
+        recover_finished(recorder, searcher)
+        if not searcher.is_complete():
+            trainable = tune.with_parameters(
+                PruningTrainable, run_config=config, weights=weights, splits=splits, build=build
+            )
+            _tuner(config, trainable, searcher, recorder, folder.path / "tune").fit()
+        if recorder.fault is not None:
+            raise recorder.fault
+        searcher.reconcile(folder.records())
+        if not searcher.is_complete():
+            raise KeyboardInterrupt
+    return folder.records()
+
+
+def _tuner(
+    config: Config, trainable: Any, searcher: GridOptunaSearch, recorder: TrialRecorder, tune_folder: Path
+) -> tune.Tuner:
+    resources = {"cpu": config.search.cpus_per_trial, "gpu": config.search.gpus_per_trial}
+    return tune.Tuner(
+        tune.with_resources(trainable, resources),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            num_samples=-1,  # until the searcher has finished
+            reuse_actors=True,
+            trial_name_creator=_name_of,
+            trial_dirname_creator=_name_of,
+        ),
+        run_config=tune.RunConfig(
+            name=_new_attempt(tune_folder),
+            storage_path=str(tune_folder.resolve()),
+            callbacks=[recorder],
+            stop=recorder,
+            failure_config=tune.FailureConfig(max_failures=config.search.max_failures),
+            checkpoint_config=tune.CheckpointConfig(
+                checkpoint_frequency=1, checkpoint_at_end=True, num_to_keep=_CHECKPOINTS_KEPT
+            ),
+            verbose=0,
+        ),
+    )
+
+
+def _new_attempt(tune_folder: Path) -> str:
+    return f"attempt-{len(list(tune_folder.glob('attempt-*'))) + 1:03d}"
+
+
+def _name_of(trial: Any) -> str:
+    name: str = trial.config["trial"]
+    return name

@@ -1,0 +1,201 @@
+"""Which trial comes next: exactly ``num_samples`` for every b, in one Optuna study that survives a kill.
+
+The study lives in an SQLite file, and every ask is written there before its trial starts: the number of an
+ask is the number of its trial, so names, seeds and counts are the same however often a run is resumed. Ray's
+own copies of the searcher's state are not needed and not read.
+"""
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from rlprune.config import Config
+from rlprune.errors import ResultsError
+from rlprune.results.record import TrialRecord
+from rlprune.search.samplers import make_sampler
+from rlprune.search.space import B, distributions
+from rlprune.search.trainable import Assignment
+from rlprune.seeding import child_seed
+
+OBJECTIVES = ("drop_val", "macs_ratio")
+"""What the study minimises: drop on val in percentage points, MACs as a fraction of the base's."""
+
+_STATES = {"FAILED": TrialState.FAIL, "STOPPED": TrialState.PRUNED}
+
+
+def trial_name(number: int) -> str:
+    """The name of the trial with this number in the study."""
+    return f"t{number:04d}"
+
+
+def trial_number(name: str) -> int:
+    """The number in the study of the trial with this name.
+
+    Raises:
+        ResultsError: If it is no name of a trial of a search.
+    """
+    if not (name.startswith("t") and name[1:].isdecimal()):
+        raise ResultsError(f"{name!r} is no trial of a search; expected a name such as t0003")
+    return int(name[1:])
+
+
+class GridOptunaSearch(OptunaSearch):
+    """Fixes b for each ask, the one with the fewest trials first, and lets Optuna sample the rest."""
+
+    def __init__(self, config: Config, database: Path, checkpoint_of: Callable[[str], Path | None]) -> None:
+        """Open the study, or make it.
+
+        Args:
+            config: The settings of the run.
+            database: SQLite file of the study.
+            checkpoint_of: Trial's name -> checkpoint that a trial of an earlier process goes on from.
+        """
+        self._config = config
+        self._checkpoint_of = checkpoint_of
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        super().__init__(
+            space=distributions(config),
+            metric=list(OBJECTIVES),
+            mode=["min"] * len(OBJECTIVES),
+            sampler=make_sampler(config.search.sampler, config.seed, self._total),
+            storage=optuna.storages.RDBStorage(f"sqlite:///{database}"),
+            study_name="rlprune",
+        )
+        with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
+            self.study.set_metric_names(list(OBJECTIVES))
+        self._unfinished = [trial.number for trial in self._trials(TrialState.RUNNING)]
+
+    @property
+    def study(self) -> optuna.Study:
+        """The study with every trial that was ever asked for."""
+        return self._ot_study
+
+    @property
+    def _total(self) -> int:
+        return len(self._config.search.b_grid) * self._config.search.num_samples
+
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False, states=states or None)
+
+    def is_complete(self) -> bool:
+        """Whether every b has its trials and all of them have ended."""
+        return self._next_b() is None and not self._trials(TrialState.RUNNING, TrialState.WAITING)
+
+    def _next_b(self) -> float | None:
+        """The b with the fewest trials; None if every b has enough. Failed and stopped trials count."""
+        counts = Counter(_b_of(trial) for trial in self._trials())
+        b = min(self._config.search.b_grid, key=lambda b: counts[b])
+        return b if counts[b] < self._config.search.num_samples else None
+
+    def ask(self) -> Assignment | None:
+        """The next trial to run, first those that an earlier process left unfinished; None at the end."""
+        number = self._next_number()
+        return None if number is None else self._assign(number)
+
+    def unfinished(self) -> list[Assignment]:
+        """The trials that an earlier process asked for and that have no row."""
+        return [self._assign(number) for number in self._unfinished]
+
+    def _assign(self, number: int) -> Assignment:
+        seed = child_seed(self._config.seed, "sampler", number)
+        self.study.sampler = make_sampler(self._config.search.sampler, seed, self._total)
+        name = trial_name(number)
+        again = self._trials()[number].state == TrialState.RUNNING
+        checkpoint = self._checkpoint_of(name) if again else None
+        settings = dict(self._suggest_again(number) if again else self.study.ask(self._space).params)
+        return Assignment(
+            trial=name,
+            b=settings.pop(B),
+            seed=child_seed(self._config.seed, "trial", number),
+            settings=settings,
+            checkpoint=str(checkpoint or ""),
+        )
+
+    def _next_number(self) -> int | None:
+        if self._unfinished:
+            return self._unfinished.pop(0)
+        waiting = self._trials(TrialState.WAITING)  # enqueued by a process that was killed before it asked
+        if waiting:
+            return waiting[0].number
+        b = self._next_b()
+        if b is None:
+            return None
+        self.study.enqueue_trial({B: b})
+        return len(self._trials()) - 1
+
+    def _suggest_again(self, number: int) -> dict[str, Any]:
+        """The settings of a trial that was asked for before; what a kill kept from the file is sampled."""
+        trial = optuna.Trial(self.study, self._trials()[number]._trial_id)
+        return {name: trial._suggest(name, distribution) for name, distribution in self._space.items()}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """The config of Tune's next trial, or FINISHED."""
+        assignment = self.ask()
+        return Searcher.FINISHED if assignment is None else dict(vars(assignment))
+
+    def tell(self, record: TrialRecord) -> None:
+        """Tell the study how a trial ended: COMPLETE, FAIL or PRUNED. Telling it again changes nothing.
+
+        Raises:
+            ResultsError: If the study does not hold the trial.
+        """
+        number = trial_number(record.trial)
+        trials = self._trials()
+        if number >= len(trials):
+            raise ResultsError(
+                f"the study does not hold trial {record.trial} of trials.jsonl: study.db is of another run or"
+                " was replaced; put the file that belongs to this run back"
+            )
+        if trials[number].state.is_finished():
+            return
+        storage, storage_id = self.study._storage, trials[number]._trial_id
+        storage.set_trial_user_attr(storage_id, "trial", record.trial)
+        for name in ("network", "error"):
+            if getattr(record, name):
+                storage.set_trial_user_attr(storage_id, name, getattr(record, name))
+        if number in self._unfinished:
+            self._unfinished.remove(number)
+        if record.status != "COMPLETE":
+            self.study.tell(number, state=_STATES[record.status])
+            return
+        values = [getattr(record, name) for name in OBJECTIVES]
+        if all(value is not None and math.isfinite(value) for value in values):
+            self.study.tell(number, values=values)
+        else:
+            self.study.tell(number, state=TrialState.FAIL)
+
+    def reconcile(self, records: Iterable[TrialRecord]) -> None:
+        """Tell the study of every trial that has a row, should a kill have come between the two."""
+        for record in records:
+            self.tell(record)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Nothing: a half-pruned network is no result."""
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Nothing: :meth:`tell` is called once the row is on the disk, so the study never runs ahead."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Write an empty file for Ray, which expects one: the state is in the study's own."""
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to read: the state is in the study's file."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, as for :meth:`save`: Ray pickles the searcher, for nobody to read."""
+        return {}
+
+
+def _b_of(trial: FrozenTrial) -> float:
+    return trial.params.get(B, trial.system_attrs.get("fixed_params", {}).get(B))

@@ -1,0 +1,52 @@
+"""From ``search.space`` to Optuna's distributions, and from sampled settings back to a ``Config``."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rlprune.config import Config
+from rlprune.config_loading import config_from_dict, config_to_dict
+from rlprune.config_values import all_settings
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+B = "pruning.b"
+"""The name of the drop bound in the study; its values come from ``search.b_grid``."""
+
+
+def distributions(config: Config) -> "dict[str, BaseDistribution]":
+    """Optuna's distribution of every sampled setting, and of b over the grid.
+
+    Args:
+        config: Settings whose ``search.space`` was checked when it was loaded.
+    """
+    from optuna.distributions import FloatDistribution
+
+    sampled = {name: _distribution(name, entry) for name, entry in config.search.space.items()}
+    return {B: FloatDistribution(min(config.search.b_grid), max(config.search.b_grid)), **sampled}
+
+
+def _distribution(name: str, entry: Mapping[str, Any]) -> "BaseDistribution":
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if "choices" in entry:
+        return CategoricalDistribution(entry["choices"])
+    kind = IntDistribution if all_settings()[name].type is int else FloatDistribution
+    return kind(entry["low"], entry["high"], log=bool(entry.get("log")))
+
+
+def trial_config(config: Config, settings: Mapping[str, Any]) -> Config:
+    """The settings of one trial.
+
+    Args:
+        config: The settings of the run.
+        settings: Dotted name -> value, for example ``{"pruning.b": 0.5, "seed": 7}``.
+
+    Raises:
+        ConfigError: If a value does not fit its setting, or the values do not go together.
+    """
+    nested = config_to_dict(config)
+    for name, value in settings.items():
+        section, _, leaf = name.rpartition(".")
+        (nested[section] if section else nested)[leaf] = value
+    return config_from_dict(nested)

@@ -1,0 +1,134 @@
+"""The Tune trainable: one trial drives one ``PruningRun``, a step a group."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ray import tune
+
+from rlprune.config import Config
+from rlprune.search.checkpoint import read_state, undamaged_at_or_before, write_checkpoint
+from rlprune.search.space import trial_config
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from rlprune.data import DataSplits
+    from rlprune.pruning_run import PruningRun
+
+Weights = Mapping[str, np.ndarray]
+"""The base model's state dict as arrays, which Ray maps into every trial instead of copying them."""
+
+BuildRun = Callable[[Config, Weights, "DataSplits"], "PruningRun"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Assignment:
+    """What a trial is told: the config that Tune keeps for it.
+
+    Attributes:
+        trial: Its name, for example ``t0003``.
+        b: Drop bound in percentage points.
+        seed: Its seed.
+        settings: Sampled settings, dotted name -> value.
+        checkpoint: Folder of the checkpoint to go on from; empty to start afresh.
+    """
+
+    trial: str
+    b: float
+    seed: int
+    settings: dict[str, Any]
+    checkpoint: str = ""
+
+    def to_config(self, config: Config) -> Config:
+        """The settings of this trial, given those of the run."""
+        return trial_config(config, {**self.settings, "pruning.b": self.b, "seed": self.seed})
+
+
+def arrays_of(model: "nn.Module") -> Weights:
+    """A model's state dict as arrays."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
+
+
+def build_run(config: Config, weights: Weights, splits: "DataSplits") -> "PruningRun":
+    """A run on a fresh copy of the base model."""
+    import torch
+
+    from rlprune.models import build_model
+    from rlprune.pruning_run import PruningRun
+
+    channels = splits.info.image_shape[0]
+    model = build_model(config.model.factory, config.model.arguments, splits.info.num_classes, channels)
+    model.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
+    return PruningRun(config, model.eval(), splits)
+
+
+class PruningTrainable(tune.Trainable):
+    """Runs one trial and saves it after each step."""
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        *,
+        run_config: Config,
+        weights: Weights,
+        splits: "DataSplits",
+        build: BuildRun,
+    ) -> None:
+        """Build the run.
+
+        Args:
+            config: The fields of an :class:`Assignment`.
+            run_config: The settings of the whole search.
+            weights: The base model's weights.
+            splits: The images; test is sealed.
+            build: Makes the run: :func:`build_run`, or a stand-in in tests of the search itself.
+        """
+        self._run_config, self._weights, self._splits, self._build = run_config, weights, splits, build
+        self._start(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take on another trial in the same process, which saves its start-up time."""
+        self._start(new_config)
+        return True
+
+    def _start(self, config: dict[str, Any]) -> None:
+        import torch
+
+        assignment = Assignment(**config)
+        search = self._run_config.search
+        torch.set_num_threads(max(1, int(search.cpus_per_trial)))
+        settings = assignment.to_config(self._run_config)
+        device = trial_device(settings.device, search.gpus_per_trial, torch.cuda.is_available())
+        self._run: PruningRun | None = None  # frees the last trial's network before the next one is built
+        self._run = self._build(dataclasses.replace(settings, device=device), self._weights, self._splits)
+        if assignment.checkpoint:
+            self.load_checkpoint(assignment.checkpoint)
+
+    def step(self) -> dict[str, Any]:
+        """Do one group, or the final fine-tune."""
+        run = self._the_run
+        return {**run.step().to_metrics(), "done": run.done}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Write everything that the next step needs, and at the end the record and the network."""
+        write_checkpoint(Path(checkpoint_dir), self._the_run)
+
+    def load_checkpoint(self, checkpoint: str) -> None:
+        """Go on from a checkpoint, or from the one before it if it is damaged."""
+        self._the_run.load_state_dict(read_state(undamaged_at_or_before(Path(checkpoint))))
+
+    @property
+    def _the_run(self) -> "PruningRun":
+        assert self._run is not None
+        return self._run
+
+
+def trial_device(device: str, gpus_per_trial: float, cuda_available: bool) -> str:
+    """The device of a trial: a GPU only if it was given one and torch can use it.
+
+    Ray names the GPUs of a trial in ``CUDA_VISIBLE_DEVICES``, so that a trial's own GPU is always ``cuda``.
+    """
+    return "cuda" if device != "cpu" and gpus_per_trial > 0 and cuda_available else "cpu"

@@ -1,0 +1,185 @@
+"""The base model: loaded, or trained once and kept."""
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from rlprune.config import BaseConfig, Config
+from rlprune.data import DataSplits, Preprocess, image_tensor
+from rlprune.errors import ModelError
+from rlprune.models import build_model, load_state
+from rlprune.seeding import child_seed
+from rlprune.training.device import resolve_device, resolve_precision
+from rlprune.training.evaluate import accuracy, correct_predictions, evaluating
+from rlprune.training.fit import EpochReport, FitSchedule, fit
+from rlprune.training.tensor_file import read_tensors, write_tensors
+
+_WARMUP_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A trained network before pruning.
+
+    Attributes:
+        model: In evaluation mode, on the run's device.
+        correct_val: bool (n,), which images of val it classifies correctly.
+        accuracy_val: Percent.
+        path: The state dict that it came from or went to.
+    """
+
+    model: nn.Module
+    correct_val: np.ndarray
+    accuracy_val: float
+    path: Path
+
+
+def obtain_base(config: Config, splits: DataSplits, *, progress: Callable[[str], None]) -> BaseModel:
+    """Load ``config.base.checkpoint``, or train a base model, or take the one trained before from the cache.
+
+    A training that was interrupted continues from its last whole epoch.
+
+    Args:
+        config: The run's settings.
+        splits: Its data; val is measured, train is trained on, nothing else is read.
+        progress: Gets one line an epoch and one at the end.
+
+    Raises:
+        ModelError: The network cannot be built, does not fit the data or the weights, or is too weak.
+    """
+    device = resolve_device(config.device)
+    dtype = resolve_precision(config.precision, device)
+    model = _build(config, splits)
+    if config.base.checkpoint:
+        path = Path(config.base.checkpoint).expanduser()
+        load_state(model, path)
+        origin = "loaded from"
+    else:
+        path = base_path(config, splits)
+        origin = "trained before, from" if path.is_file() else "trained, kept in"
+        if not path.is_file():
+            _train(model, path, config, splits, progress)
+        load_state(model, path)
+    model.to(device).eval()
+    correct = correct_predictions(model, splits.val, splits.info, device=device, dtype=dtype)
+    base = BaseModel(model, correct, accuracy(correct), path)
+    progress(f"base model {origin} {path}: {base.accuracy_val:.2f} % on {len(splits.val):,} val images")
+    _check_floor(base, config, splits)
+    return base
+
+
+def base_path(config: Config, splits: DataSplits) -> Path:
+    """Where the base model is kept: the name holds a hash of all that its weights depend on."""
+    device = resolve_device(config.device)
+    training = dataclasses.asdict(config.base)
+    for name in ("checkpoint", "cache", "floor", "allow_weak"):
+        del training[name]
+    identity = {
+        "data": splits.fingerprint,
+        "model": dataclasses.asdict(config.model),
+        "base": training,
+        "seed": config.seed,
+        "precision": str(resolve_precision(config.precision, device)),
+    }
+    text = json.dumps(identity, sort_keys=True)
+    key = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    name = config.model.factory.rpartition(":")[2]
+    return Path(config.base.cache).expanduser() / f"{name}-{key}.pt"
+
+
+def _build(config: Config, splits: DataSplits) -> nn.Module:
+    """The network with starting weights, after one image went through it."""
+    info = splits.info
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(child_seed(config.seed, "base", "weights"))
+        model = build_model(
+            config.model.factory, config.model.arguments, info.num_classes, info.image_shape[0]
+        )
+    images, _ = image_tensor(splits.train.take(np.arange(1)), torch.device("cpu"))
+    try:
+        with evaluating(model), torch.inference_mode():
+            logits = model(Preprocess(info)(images))
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ModelError(
+            f"{config.model.factory!r} cannot read images of shape {info.image_shape}: {error}; choose "
+            "another model.factory, or another size of the images (data.image_size for imagefolder)"
+        ) from error
+    if not isinstance(logits, torch.Tensor) or logits.shape != (1, info.num_classes):
+        shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ModelError(
+            f"{config.model.factory!r} must give logits (n, {info.num_classes}) for these data; "
+            f"for one image it gave {shape}"
+        )
+    return model
+
+
+def _train(
+    model: nn.Module, path: Path, config: Config, splits: DataSplits, progress: Callable[[str], None]
+) -> None:
+    """Train from the starting weights or the last whole epoch, and write the state dict."""
+    device = resolve_device(config.device)
+    dtype = resolve_precision(config.precision, device)
+    unfinished = path.with_suffix(".unfinished.pt")
+    state: dict[str, Any] | None = None
+    if unfinished.is_file():
+        state = read_tensors(unfinished)
+        progress(f"base model: continues the training kept in {unfinished}")
+    last = time.monotonic()
+
+    def on_epoch(report: EpochReport) -> None:
+        nonlocal last
+        write_tensors(unfinished, report.state)
+        correct = correct_predictions(model, splits.val, splits.info, device=device, dtype=dtype)
+        now = time.monotonic()
+        seconds, last = (now - last) * (report.epochs - report.epoch), now
+        progress(
+            f"base model: epoch {report.epoch}/{report.epochs:g}, loss {report.loss:.3f}, "
+            f"val {accuracy(correct):.2f} %, {seconds:.0f} s left"
+        )
+
+    fit(
+        model,
+        splits.train,
+        splits.info,
+        _schedule(config.base),
+        device=device,
+        dtype=dtype,
+        seed=child_seed(config.seed, "base", "fit"),
+        on_epoch=on_epoch,
+        state=state,
+    )
+    write_tensors(path, {name: value.cpu().contiguous() for name, value in model.state_dict().items()})
+    unfinished.unlink(missing_ok=True)
+
+
+def _schedule(settings: BaseConfig) -> FitSchedule:
+    return FitSchedule(
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        label_smoothing=settings.label_smoothing,
+        warmup_share=_WARMUP_SHARE,
+    )
+
+
+def _check_floor(base: BaseModel, config: Config, splits: DataSplits) -> None:
+    """Refuse to prune a network that has hardly learnt anything."""
+    chance = 100 / splits.info.num_classes
+    needed = config.base.floor * chance
+    if base.accuracy_val < needed and not config.base.allow_weak:
+        raise ModelError(
+            f"the base model {base.path} is hardly better than chance: {base.accuracy_val:.2f} % on "
+            f"{len(splits.val):,} val images, chance {chance:.2f} %, needed {needed:.2f} % (base.floor "
+            f"{config.base.floor:g} x chance). Check that the weights belong to these data and their "
+            "normalisation, train longer (base.epochs), or go on all the same with --allow-weak-base"
+        )

@@ -1,0 +1,61 @@
+"""Which images a network classifies correctly."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+from rlprune.data import DataInfo, ImageSplit, Preprocess, image_tensor
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode (batch norm and dropout stand still) for the time of a block."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def correct_predictions(
+    model: nn.Module,
+    split: ImageSplit,
+    info: DataInfo,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    batch_size: int = 1000,
+) -> np.ndarray:
+    """Classify the images of a split.
+
+    Args:
+        model: Takes normalised images (n, c, h, w) and gives logits (n, classes); moved to the device.
+        split: The images.
+        info: Their normalisation.
+        device: Where to compute.
+        dtype: bfloat16 computes under autocast; float32 does not.
+        batch_size: Images a forward pass; changes memory and speed only.
+
+    Returns:
+        bool (n,): True where the largest logit is the label's.
+    """
+    model.to(device)
+    preprocess = Preprocess(info).to(device)
+    images, labels = image_tensor(split, device)
+    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+    with evaluating(model), torch.inference_mode(), autocast:
+        correct = [
+            model(preprocess(batch)).argmax(1) == truth
+            for batch, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True)
+        ]
+    return torch.cat(correct).cpu().numpy()
+
+
+def accuracy(correct: np.ndarray) -> float:
+    """Percent (0 to 100) of True in a bool array (n,)."""
+    return 100 * float(correct.mean())

@@ -1,0 +1,160 @@
+"""Network files: everything that it takes to use a network elsewhere, tensors and JSON only."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlprune.data import DataInfo, Preprocess
+from rlprune.errors import CheckpointError, DataError, ModelError
+from rlprune.models import build_model
+from rlprune.models.build import runs_foreign_code
+from rlprune.training.tensor_file import read_tensors, write_tensors
+
+_FORMAT = "rlprune-network-1"
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """How a network is built, before its state dict gives every layer its shape.
+
+    Attributes:
+        factory: As in ``model.factory``.
+        arguments: As in ``model.arguments``; JSON's types.
+        num_classes: Classes of the data.
+        in_channels: Channels of the images.
+        info: Normalisation, class names and image shape.
+        widths: Filters left in each convolution, for the reader's information.
+    """
+
+    factory: str
+    arguments: dict[str, Any]
+    num_classes: int
+    in_channels: int
+    info: DataInfo
+    widths: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same in JSON's types."""
+        return {**vars(self), "info": self.info.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "NetworkSpec":
+        """The inverse of :meth:`to_dict`."""
+        return cls(**{**values, "info": DataInfo.from_dict(values["info"])})
+
+
+class PrunedNetwork(nn.Module):
+    """A network that takes images as they come, uint8 (n, c, h, w), and gives logits (n, classes).
+
+    Attributes:
+        network: The network itself, on normalised images.
+        spec: How it was built.
+        record: What was measured when it was written.
+        config: The settings of the run that made it.
+        versions: The packages' versions of that run.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        spec: NetworkSpec,
+        record: dict[str, Any],
+        config: dict[str, Any],
+        versions: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.preprocess = Preprocess(spec.info)
+        self.network = network
+        self.spec, self.record, self.config, self.versions = spec, record, config, versions
+
+    @property
+    def info(self) -> DataInfo:
+        """Normalisation, class names and image shape."""
+        return self.spec.info
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (n, classes) of uint8 images (n, c, h, w)."""
+        if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != self.spec.in_channels:
+            raise DataError(
+                f"expected uint8 images (n, {self.spec.in_channels}, h, w), not normalised; "
+                f"got {images.dtype} {tuple(images.shape)}"
+            )
+        return self.network(self.preprocess(images))
+
+
+def save_network(
+    path: str | Path,
+    model: nn.Module,
+    *,
+    spec: NetworkSpec,
+    record: Mapping[str, Any],
+    config: Mapping[str, Any],
+    versions: Mapping[str, Any],
+) -> None:
+    """Write a network file, whole or not at all.
+
+    Args:
+        path: The file; its folder is made.
+        model: The network on normalised images; on any device.
+        spec: How it is built.
+        record: What was measured; JSON's types.
+        config: The run's settings; JSON's types.
+        versions: Versions of the packages; JSON's types.
+    """
+    header = {"spec": spec.to_dict(), "record": record, "config": config, "versions": versions}
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    write_tensors(path, {"format": _FORMAT, "header": json.dumps(header), "state": state})
+
+
+def load(path: str | Path, *, trust_code: bool = False) -> PrunedNetwork:
+    """Read a network file; needs no source edits and no knowledge of how the network was cut.
+
+    Args:
+        path: A file written by rlprune, for example ``results/<run>/models/<trial>.pt``.
+        trust_code: Whether a ``package.module:factory`` that the file names may be imported and called.
+
+    Returns:
+        The network on the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, of another kind, or names code that is not trusted.
+    """
+    content = read_tensors(path)
+    if content.get("format") != _FORMAT:
+        raise CheckpointError(
+            f"{path} is not a network file of this version (format {content.get('format')!r}, "
+            f"expected {_FORMAT!r}); a plain state dict goes to --base instead"
+        )
+    try:
+        header = json.loads(content["header"])
+        spec = NetworkSpec.from_dict(header["spec"])
+        state = content["state"]
+        extras = [header[name] for name in ("record", "config", "versions")]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: its header cannot be read ({error!r})") from error
+    if runs_foreign_code(spec.factory) and not trust_code:
+        raise CheckpointError(
+            f"{path} is built by {spec.factory!r}, code outside rlprune; "
+            "if you trust it, use rlprune.load(path, trust_code=True)"
+        )
+    network = _rebuild(path, spec, state)
+    return PrunedNetwork(network, spec, *extras).eval()
+
+
+def _rebuild(path: str | Path, spec: NetworkSpec, state: Mapping[str, Tensor]) -> nn.Module:
+    """The factory's network, with the shapes and values of the state dict."""
+    from rlprune.pruning.surgery import resize_to_state
+
+    try:
+        with torch.random.fork_rng(devices=[]):
+            network = build_model(spec.factory, spec.arguments, spec.num_classes, spec.in_channels)
+        resize_to_state(network, state)
+        network.load_state_dict(state)
+    except (ModelError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: its weights do not fit {spec.factory!r}: {error}") from error
+    return network.requires_grad_(False)

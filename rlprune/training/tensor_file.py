@@ -1,0 +1,59 @@
+"""Files of tensors, numbers and strings: written whole or not at all, read without running any code."""
+
+import os
+import pickle
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlprune.errors import CheckpointError
+
+
+def write_tensors(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write tensors, numbers, strings, lists and dicts; readers see the old file or the new, never a part.
+
+    Raises:
+        CheckpointError: The folder cannot be made or written to.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        with os.fdopen(descriptor, "wb") as file:
+            torch.save(dict(content), file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be written ({error}); choose another folder or free space"
+        ) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def read_tensors(path: str | Path) -> dict[str, Any]:
+    """Read what :func:`write_tensors` wrote, onto the CPU.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or holds other things than tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path} is damaged or not one of rlprune's files ({reason}); delete it or restore a copy"
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} is not one of rlprune's files: it holds a {type(content).__name__}")
+    return content

@@ -1,0 +1,258 @@
+"""What each verb of the command line does; heavy imports wait until a verb needs them."""
+
+import argparse
+import dataclasses
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlprune.cli import FAILED_TRIALS, INTERRUPTED, overrides_of
+from rlprune.config import Config
+from rlprune.config_loading import config_from_dict, config_to_dict, field_help, load_config
+from rlprune.errors import ConfigError, ResultsError
+from rlprune.results.environment import describe_environment
+from rlprune.results.folder import RunFolder
+from rlprune.results.record import TrialRecord
+from rlprune.results.report import report as make_report
+
+if TYPE_CHECKING:
+    from rlprune.data import DataSplits
+    from rlprune.training.base import BaseModel
+
+PRUNE_TRIAL = "t0000"
+PRUNE_STATE = "state.pt"
+
+
+def say(line: str) -> None:
+    """One line of progress on stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def search(arguments: argparse.Namespace) -> int:
+    """``rlprune search``."""
+    return _start_or_resume(arguments, "search", _search)
+
+
+def prune(arguments: argparse.Namespace) -> int:
+    """``rlprune prune``."""
+    return _start_or_resume(arguments, "prune", _prune)
+
+
+def resume(arguments: argparse.Namespace) -> int:
+    """``rlprune resume RUN``."""
+    folder = RunFolder.open(arguments.run)
+    config = config_from_dict(folder.config())
+    return _run(config, folder, _search if _verb_of(folder) == "search" else _prune, resuming=True)
+
+
+Job = Callable[[Config, RunFolder, "DataSplits", "BaseModel", bool], list[TrialRecord]]
+
+
+def _start_or_resume(arguments: argparse.Namespace, verb: str, job: Job) -> int:
+    """A new run in a new folder, or the run of this name with its own settings."""
+    config = load_config(arguments.config, overrides_of(arguments))
+    if not arguments.resume:
+        path = _folder_path(config, verb)
+        RunFolder.check_free(path)
+        return _run(config, path, job, resuming=False)
+    if not config.search.name:
+        raise ConfigError(
+            f"--resume needs the run's name: --name NAME, or rlprune resume {config.search.storage_path}/NAME"
+        )
+    folder = RunFolder.open(Path(config.search.storage_path).expanduser() / config.search.name)
+    if _verb_of(folder) != verb:
+        raise ConfigError(
+            f"{folder.path} was made by rlprune {_verb_of(folder)}; use rlprune resume {folder.path}"
+        )
+    return _run(config_from_dict(folder.config()), folder, job, resuming=True)
+
+
+def _folder_path(config: Config, verb: str) -> Path:
+    name = config.search.name or f"{verb}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return Path(config.search.storage_path).expanduser() / name
+
+
+def _verb_of(folder: RunFolder) -> str:
+    """Which verb made a run folder."""
+    return "prune" if (folder.path / "prune").is_dir() else "search"
+
+
+def _run(config: Config, where: RunFolder | Path, job: Job, *, resuming: bool) -> int:
+    """Data, base model, the trials, the final table: everything that costs comes after everything that can be refused."""
+    from rlprune.data import load_splits
+    from rlprune.final_table import max_drop_of, measure_frontier
+    from rlprune.training.base import obtain_base
+    from rlprune.training.device import resolve_device
+
+    resolve_device(config.device)
+    splits = load_splits(config.data)
+    with _ray(config) if job is _search else nullcontext():
+        base = obtain_base(config, splits, progress=say)
+        if isinstance(where, Path):
+            trained = dataclasses.replace(config.base, checkpoint=str(base.path.resolve()))
+            config = dataclasses.replace(config, base=trained)
+            folder = RunFolder.create(where, config_to_dict(config), describe_environment(sys.argv))
+            say(f"run folder {folder.path}")
+        else:
+            folder = where
+        try:
+            records = job(config, folder, splits.sealed(), base, resuming)
+        except KeyboardInterrupt:
+            print(make_report(folder.path, width=_columns()))
+            say(f"interrupted; go on with: rlprune resume {folder.path}")
+            print(folder.path)
+            return INTERRUPTED
+    measure_frontier(config, folder, splits, base.model, say)
+    print(make_report(folder.path, max_drop=max_drop_of(config), width=_columns()))
+    print(folder.path)
+    return 0 if all(record.status != "FAILED" for record in records) else FAILED_TRIALS
+
+
+def _ray(config: Config) -> AbstractContextManager[None]:
+    """Ray, started before anything is spent: it knows whether a trial fits on any node."""
+    from rlprune.search.ray_session import ray_session
+
+    return ray_session(config)
+
+
+def _search(
+    config: Config, folder: RunFolder, splits: "DataSplits", base: "BaseModel", resuming: bool
+) -> list[TrialRecord]:
+    from rlprune.search.runner import run_search
+
+    return run_search(config, splits=splits, base=base, folder=folder, resume=resuming, progress=say)
+
+
+def _prune(
+    config: Config, folder: RunFolder, splits: "DataSplits", base: "BaseModel", resuming: bool
+) -> list[TrialRecord]:
+    """One run in this process, saved after each group."""
+    from rlprune.pruning_run import PruningRun
+    from rlprune.training.tensor_file import read_tensors, write_tensors
+
+    if any(record.trial == PRUNE_TRIAL for record in folder.records()):
+        return folder.records()
+    state = folder.path / "prune" / PRUNE_STATE
+    state.parent.mkdir(exist_ok=True)
+    run = PruningRun(config, base.model, splits)
+    if resuming and state.exists():
+        run.load_state_dict(read_tensors(state))
+        say(f"going on after step {run.position} of {run.n_steps}")
+    while not run.done:
+        report = run.step()
+        write_tensors(state, run.state_dict())
+        say(
+            f"[{report.step}/{report.n_steps}] {report.group}: {report.kept} of {report.filters} filters kept  "
+            f"drop {report.drop_val:+.2f}  MACs {100 * report.macs_ratio:.1f} %  {report.seconds:.0f} s"
+        )
+    network = folder.network_path(PRUNE_TRIAL)
+    run.save_network(network)
+    record = dataclasses.replace(
+        run.record(), trial=PRUNE_TRIAL, network=network.relative_to(folder.path).as_posix()
+    )
+    folder.append(record)
+    return [record]
+
+
+def base(arguments: argparse.Namespace) -> int:
+    """``rlprune base``: trains a base model, or finds the one trained before."""
+    from rlprune.data import load_splits
+    from rlprune.training.base import obtain_base
+
+    config = load_config(arguments.config, overrides_of(arguments))
+    found = obtain_base(config, load_splits(config.data), progress=say)
+    path = found.path
+    if arguments.out:
+        path = Path(arguments.out)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(found.path, path)
+    print(path)
+    return 0
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """``rlprune report RUN``."""
+    print(make_report(arguments.run, max_drop=arguments.max_drop, width=_columns()))
+    return 0
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """``rlprune evaluate NETWORK``: JSON with accuracy, n, MACs and parameters."""
+    import torch
+
+    from rlprune.data import load_splits
+    from rlprune.pruning.cost import count_cost
+    from rlprune.training.device import resolve_device, resolve_precision
+    from rlprune.training.evaluate import accuracy, correct_predictions
+    from rlprune.training.network_file import load
+
+    network = load(arguments.network, trust_code=arguments.trust_code)
+    stored = config_from_dict(network.config)
+    texts = [f"data.source={arguments.data}"] if arguments.data else []
+    texts += [f"device={arguments.device}"] if arguments.device else []
+    config = load_config(None, [*_data_texts(stored), *texts, *arguments.settings])
+    splits = load_splits(config.data)
+    if (
+        splits.info.image_shape[0] != network.spec.in_channels
+        or splits.info.num_classes != network.spec.num_classes
+    ):
+        raise ResultsError(
+            f"{arguments.network} was made for {network.spec.in_channels} channel(s) and {network.spec.num_classes} "
+            f"classes; {config.data.source} has {splits.info.image_shape[0]} and {splits.info.num_classes}"
+        )
+    device = resolve_device(config.device)
+    dtype = resolve_precision(config.precision, device)
+    correct = correct_predictions(
+        network.network, splits.split(arguments.split), network.info, device=device, dtype=dtype
+    )
+    cost = count_cost(network.network, torch.zeros(1, *splits.info.image_shape, device=device))
+    found = {"network": arguments.network, "data": config.data.source, "split": arguments.split}
+    print(
+        json.dumps(
+            {
+                **found,
+                "n": len(correct),
+                "accuracy": accuracy(correct),
+                "macs": cost.macs,
+                "params": cost.params,
+            }
+        )
+    )
+    return 0
+
+
+def _data_texts(config: Config) -> list[str]:
+    """The data settings of a stored configuration as overrides."""
+    return [f"data.{name}={value}" for name, value in dataclasses.asdict(config.data).items()]
+
+
+def validate(arguments: argparse.Namespace) -> int:
+    """``rlprune validate CONFIG...``: every fault of every file."""
+    faults = []
+    for path in arguments.configs:
+        try:
+            load_config(path, [])
+            print(f"{path}: ok")
+        except ConfigError as error:
+            faults += [f"{path}: {fault}" for fault in error.faults]
+    if faults:
+        raise ConfigError(faults)
+    return 0
+
+
+def settings(arguments: argparse.Namespace) -> int:
+    """``rlprune settings``: every setting, its default and its help."""
+    for entry in field_help():
+        choices = f" [{' | '.join(entry.choices)}]" if entry.choices else ""
+        with suppress(BrokenPipeError):
+            print(f"{entry.name} = {entry.default!r}{choices}\n    {entry.help}")
+    return 0
+
+
+def _columns() -> int:
+    return max(100, shutil.get_terminal_size((120, 24)).columns)

@@ -1,0 +1,124 @@
+"""A PruningRun without networks, for tests of the search itself; run as a script, a search of such runs."""
+
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlprune.config import Config
+from rlprune.config_loading import config_to_dict
+from rlprune.errors import PruningError
+from rlprune.results.folder import RunFolder
+from rlprune.results.record import TrialRecord
+from rlprune.search.runner import run_trials
+
+N_STEPS = 4
+WEIGHTS = {"weight": np.arange(6, dtype=np.float32)}
+
+
+@dataclass
+class Step:
+    metrics: dict[str, Any]
+
+    def to_metrics(self) -> dict[str, Any]:
+        return self.metrics
+
+
+class StandInRun:
+    """Counts its steps; ``behaviour`` (in the place of the splits) says what goes wrong."""
+
+    def __init__(self, config: Config, weights: Any, behaviour: dict[str, Any]) -> None:
+        self.config, self.weights, self.behaviour = config, weights, behaviour
+        self.n_steps, self.position, self.total = N_STEPS, 0, 0.0
+
+    @property
+    def done(self) -> bool:
+        return self.position == self.n_steps
+
+    def step(self) -> Step:
+        time.sleep(self.behaviour.get("seconds", 0.0))
+        self._go_wrong()
+        self._log()
+        self.position += 1
+        self.total += (self.config.seed % 97) / 97 * self.config.agent.learning_rate
+        return Step(
+            {
+                "step": self.position,
+                "n_steps": self.n_steps,
+                "group": f"conv{self.position}",
+                "filters": 8,
+                "kept": 5,
+                "drop_val": self._drop(),
+                "macs_ratio": 1 - 0.1 * self.position,
+            }
+        )
+
+    def _drop(self) -> float:
+        return self.config.pruning.b * self.total
+
+    def _go_wrong(self) -> None:
+        kind = self.behaviour.get("b_faults", {}).get(str(self.config.pruning.b))
+        if self.position != 2 or kind is None:
+            return
+        if kind == "raise":
+            raise PruningError("group conv3 cannot be cut")
+        if kind == "die once":
+            marker = Path(self.behaviour["log"]).with_name(f"died-{self.config.seed}")
+            if not marker.exists():
+                marker.touch()
+                os._exit(1)
+        if kind == "nan":
+            self.total = float("nan")
+
+    def _log(self) -> None:
+        if "log" in self.behaviour:
+            entry = [self.config.seed, self.position, torch.get_num_threads(), self.config.device]
+            with open(self.behaviour["log"], "a") as file:
+                file.write(json.dumps(entry) + "\n")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"position": self.position, "total": self.total}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.position, self.total = state["position"], state["total"]
+
+    def record(self) -> TrialRecord:
+        return TrialRecord(
+            status="COMPLETE", drop_val=self._drop(), macs_ratio=0.6, accuracy_val=90.0, seconds=1.0
+        )
+
+    def save_network(self, path: Path) -> None:
+        torch.save({"weight": torch.tensor(self.weights["weight"]) + self.config.seed}, path)
+
+
+def search_config(b_grid: tuple[float, ...], num_samples: int, **changes: Any) -> Config:
+    config = Config()
+    return replace(config, search=replace(config.search, b_grid=b_grid, num_samples=num_samples, **changes))
+
+
+def run(config: Config, path: Path, behaviour: dict[str, Any], lines: list[str]) -> list[TrialRecord]:
+    resume = path.exists()
+    folder = RunFolder.open(path) if resume else RunFolder.create(path, config_to_dict(config), {})
+    return run_trials(
+        config, WEIGHTS, behaviour, folder=folder, resume=resume, progress=lines.append, build=StandInRun
+    )
+
+
+if __name__ == "__main__":
+    settings = json.loads(sys.argv[2])
+    shown: list[str] = []
+    try:
+        run(
+            search_config(tuple(settings["b_grid"]), settings["num_samples"]),
+            Path(sys.argv[1]),
+            settings,
+            shown,
+        )
+    except KeyboardInterrupt:
+        sys.exit(130)

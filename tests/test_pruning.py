@@ -1,0 +1,391 @@
+"""Groups, surgery, cost, repair and the reward engine against plain forward passes, on networks of several kinds."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from rlprune.errors import ModelError, PruningError
+from rlprune.models import resnet20, vgg16_bn
+from rlprune.pruning.cost import GroupCost, count_cost
+from rlprune.pruning.groups import FilterGroup, Member, find_groups
+from rlprune.pruning.repair import Gram, Repairer, apply_repair, collect_grams, repair_for_mask
+from rlprune.pruning.reward_engine import STATISTICS_IMAGES, RewardEngine
+from rlprune.pruning.surgery import cut, resize_to_state
+
+NETWORKS = {
+    "vgg16_bn": lambda: vgg16_bn(width=0.125, num_classes=10, in_channels=3),
+    "resnet20": lambda: resnet20(width=0.5, num_classes=10, in_channels=3),
+    "resnet18": lambda: torchvision.models.resnet18(num_classes=10),
+    "mobilenet_v2": lambda: torchvision.models.mobilenet_v2(num_classes=10, width_mult=0.35, dropout=0.0),
+    "flattened": lambda: nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(4),
+        nn.Flatten(),
+        nn.Linear(128, 12),
+        nn.ReLU(),
+        nn.Linear(12, 10),
+    ),
+}
+
+
+def warmed(name: str) -> nn.Module:
+    """A network with batch-norm statistics that are neither 0 nor 1, as after training."""
+    torch.manual_seed(0)
+    model = NETWORKS[name]()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.3, 0.3)
+            module.eps = (
+                1e-2  # random networks have nearly constant channels; dividing by their spread is chaotic
+            )
+    with torch.no_grad():
+        for _ in range(3):
+            model.train()(torch.randn(32, 3, 32, 32))
+    return model.eval()
+
+
+@pytest.fixture(scope="module", params=list(NETWORKS))
+def network(request: pytest.FixtureRequest) -> nn.Module:
+    return warmed(request.param)
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return torch.randn(24, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def calibration() -> torch.Tensor:
+    return torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+
+
+def some_groups(network: nn.Module) -> list[FilterGroup]:
+    """All groups of the small networks, every fourth of the large ones."""
+    groups = find_groups(network, torch.zeros(1, 3, 32, 32))
+    return groups[:: 1 if sum(p.numel() for p in network.parameters()) < 300_000 else 4]
+
+
+LABELS = torch.arange(24) % 10
+
+
+def random_masks(group: FilterGroup, count: int, seed: int = 0) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    masks = generator.random((count, group.n_filters)) < generator.uniform(0.3, 0.9, (count, 1))
+    masks[:, 0] |= ~masks.any(1)
+    return masks
+
+
+def masked_forward(
+    model: nn.Module, group: FilterGroup, mask: np.ndarray, inputs: torch.Tensor
+) -> torch.Tensor:
+    """The plain way: zeroes on the inputs of every layer that reads the group, whole network, fp32."""
+
+    def zero(member, args):
+        values = args[0].clone()
+        values[:, member.dropped(mask)] = 0
+        return (values,)
+
+    handles = [
+        model.get_submodule(member.layer).register_forward_pre_hook(
+            lambda _, args, member=member: zero(member, args)
+        )
+        for member in group.with_role("consumer")
+    ]
+    with torch.no_grad():
+        outputs = model(inputs)
+    for handle in handles:
+        handle.remove()
+    return outputs
+
+
+def soft(outputs: torch.Tensor) -> float:
+    return 100 * outputs.softmax(1).gather(1, LABELS[:, None]).mean().item()
+
+
+def make_engine(model, group, images, calibration, fidelity, accuracy="soft", dtype=torch.float32):
+    return RewardEngine(
+        model,
+        group,
+        images,
+        LABELS,
+        calibration=calibration,
+        fidelity=fidelity,
+        accuracy=accuracy,
+        ridge=1e-3,
+        dtype=dtype,
+        seed=0,
+    )
+
+
+def test_groups_run_from_the_input_upward_and_cover_vgg():
+    groups = find_groups(warmed("vgg16_bn"), torch.zeros(1, 3, 32, 32))
+    assert [group.n_filters for group in groups] == [8, 8, 16, 16, 32, 32, 32, 64, 64, 64, 64, 64, 64]
+    assert groups[0].name == "features.0"
+    assert [member.layer for member in groups[0].with_role("consumer")] == ["features.3"]
+    assert [member.layer for member in groups[-1].with_role("consumer")] == ["classifier"]
+
+
+def test_groups_of_a_residual_network_are_blocks_and_streams():
+    model = warmed("resnet20")
+    groups = find_groups(model, torch.zeros(1, 3, 32, 32))
+    inner = [group for group in groups if len(group.with_role("producer")) == 1]
+    streams = [group for group in groups if len(group.with_role("producer")) > 1]
+    assert (len(inner), len(streams)) == (9, 3)
+    assert [len(stream.with_role("producer")) for stream in streams] == [4, 4, 4]
+
+
+def test_masked_equals_cut_on_every_group(network, images):
+    for group in some_groups(network):
+        for mask in random_masks(group, 2):
+            expected = masked_forward(network, group, mask, images)
+            smaller = copy.deepcopy(network)
+            cut(smaller, group, mask, images[:1])
+            with torch.no_grad():
+                torch.testing.assert_close(smaller(images), expected, atol=1e-5, rtol=1e-5)
+            assert sum(p.numel() for p in smaller.parameters()) < sum(p.numel() for p in network.parameters())
+
+
+def test_cost_of_cut_networks_is_what_the_flop_counter_and_the_group_cost_say(network, images):
+    for group in some_groups(network):
+        mask = random_masks(group, 1)[0]
+        predicted = GroupCost(network, group, images[:1])
+        smaller = copy.deepcopy(network)
+        cut(smaller, group, mask, images[:1])
+        cost = count_cost(smaller, images[:1])
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            smaller(images[:1])
+        assert cost.macs == counter.get_total_flops() / 2
+        assert predicted.macs(mask.sum()) == pytest.approx(cost.macs, rel=1e-9)
+        assert predicted.params(mask.sum()) == pytest.approx(cost.params, rel=1e-9)
+
+
+def test_macs_of_one_convolution_by_hand():
+    model = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.Flatten(), nn.Linear(5 * 16, 7))
+    cost = count_cost(model, torch.zeros(2, 3, 4, 4))
+    assert cost.macs == 5 * 3 * 9 * 16 + 80 * 7
+    assert cost.params == 5 * 27 + 5 + 80 * 7 + 7
+
+
+def test_engine_equals_plain_forward_raw(network, images, calibration):
+    for group in some_groups(network):
+        masks = random_masks(group, 2)
+        measured = make_engine(network, group, images, calibration, "raw").accuracies(masks)
+        expected = [soft(masked_forward(network, group, mask, images)) for mask in masks]
+        np.testing.assert_allclose(measured, expected, atol=2e-3)
+
+
+def test_engine_equals_plain_forward_bn(network, images, calibration):
+    for group in some_groups(network):
+        masks = random_masks(group, 2)
+        measured = make_engine(network, group, images, calibration, "bn").accuracies(masks)
+        expected = [soft(re_estimated_forward(network, group, mask, images, calibration)) for mask in masks]
+        np.testing.assert_allclose(measured, expected, atol=5e-3)
+
+
+def re_estimated_forward(model, group, mask, images, calibration):
+    """Plain way for fidelity bn: every batch norm that runs after the first consumer sees one train batch."""
+    model = copy.deepcopy(model)
+    order: list[str] = []
+    handles = [
+        module.register_forward_hook(lambda *_, name=name: order.append(name) or None)
+        for name, module in model.named_modules()
+    ]
+    with torch.no_grad():
+        model(images[:1])
+    for handle in handles:
+        handle.remove()
+    behind = layers_behind(model, group)
+    for name in order:
+        module = model.get_submodule(name)
+        if isinstance(module, nn.BatchNorm2d) and name in behind:
+            module.momentum = 1.0
+            module.train()
+    masked_forward(model, group, mask, calibration[:STATISTICS_IMAGES])
+    return masked_forward(model.eval(), group, mask, images)
+
+
+def layers_behind(model, group):
+    """Layers whose inputs change when the consumers' outputs change: found by trying."""
+    example = torch.randn(2, 3, 32, 32)
+    seen: dict[str, torch.Tensor] = {}
+    changed: set[str] = set()
+
+    def note(name, value, first):
+        if first:
+            seen[name] = value.clone()
+        elif not torch.equal(seen[name], value):
+            changed.add(name)
+
+    for first in (True, False):
+        handles = [
+            module.register_forward_pre_hook(
+                lambda _, args, name=name, first=first: note(name, args[0], first)
+            )
+            for name, module in model.named_modules()
+            if isinstance(module, nn.BatchNorm2d)
+        ]
+        if not first:
+            handles += [
+                model.get_submodule(member.layer).register_forward_hook(lambda *args: args[2] + 1.0)
+                for member in group.with_role("consumer")
+            ]
+        with torch.no_grad():
+            model(example)
+        for handle in handles:
+            handle.remove()
+    return changed
+
+
+def test_engine_equals_plain_forward_of_the_repaired_cut_network(network, images, calibration):
+    for group in some_groups(network):
+        masks = random_masks(group, 2)
+        grams = collect_grams(network, group, calibration, batch_size=500, seed=0)
+        expected = []
+        for mask in masks:
+            repairs = repair_for_mask(network, group, mask, grams, ridge=1e-3)
+            smaller = copy.deepcopy(network)
+            cut(smaller, group, mask, images[:1])
+            for layer, repair in repairs.items():
+                apply_repair(smaller.get_submodule(layer), repair)
+            with torch.no_grad():
+                expected.append(soft(smaller(images)))
+        measured = make_engine(network, group, images, calibration, "repair").accuracies(masks)
+        np.testing.assert_allclose(measured, expected, atol=0.05)
+
+
+@pytest.mark.parametrize("kind", ["conv", "strided", "linear"])
+def test_repair_is_the_least_squares_solution(kind):
+    torch.manual_seed(0)
+    layer = {
+        "conv": lambda: nn.Conv2d(6, 4, 3, padding=1),
+        "strided": lambda: nn.Conv2d(6, 4, 3, stride=2, padding=1, bias=False),
+        "linear": lambda: nn.Linear(6 * 4, 4),
+    }[kind]()
+    mixing = torch.randn(6, 6)
+    inputs = torch.einsum("dc,nchw->ndhw", mixing, torch.rand(40, 6, 5, 5))
+    if kind == "linear":
+        inputs = inputs[:, :, :2, :2].reshape(40, -1)
+    repeat = 4 if kind == "linear" else 1
+    positions = np.arange(6 * repeat).reshape(6, repeat)
+    gram = Gram(layer, 1, 0)
+    gram.add(inputs)
+    mask = np.array([1, 0, 1, 1, 0, 1], dtype=bool)
+    repair = Repairer(layer, Member("layer", "consumer", positions), gram, ridge=0.0).solve(mask)
+    rows = gram._rows_of(inputs).double()
+    kept = np.repeat(mask, rows.shape[1] // 6)
+    target = rows @ layer.weight.detach().double().reshape(4, -1).T
+    if layer.bias is not None:
+        target = target + layer.bias.detach().double()
+    design = torch.cat([rows[:, kept], torch.ones(len(rows), 1, dtype=torch.float64)], 1)
+    solution = torch.linalg.lstsq(design, target).solution
+    torch.testing.assert_close(
+        repair.weight.detach().reshape(4, -1).double(), solution[:-1].T, atol=2e-3, rtol=2e-3
+    )
+    torch.testing.assert_close(repair.bias.detach().double(), solution[-1], atol=2e-3, rtol=2e-3)
+
+
+def test_repair_of_a_copied_filter_is_exact(images):
+    model = warmed("vgg16_bn")
+    conv, norm = model.features[0], model.features[1]
+    with torch.no_grad():
+        for tensor in (conv.weight, conv.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            tensor[5] = tensor[2]
+    group = find_groups(model, images[:1])[0]
+    mask = np.ones(8, dtype=bool)
+    mask[5] = False
+    grams = collect_grams(model, group, images, batch_size=24, seed=0)
+    repairs = repair_for_mask(model, group, mask, grams, ridge=1e-6)
+    smaller = copy.deepcopy(model)
+    cut(smaller, group, mask, images[:1])
+    apply_repair(smaller.features[3], repairs["features.3"])
+    with torch.no_grad():
+        torch.testing.assert_close(smaller(images), model(images), atol=2e-3, rtol=2e-3)
+
+
+def test_engine_leaves_the_network_as_it_was(network, images, calibration):
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    group = find_groups(network, images[:1])[0]
+    for fidelity in ("raw", "bn", "repair"):
+        make_engine(network, group, images, calibration, fidelity).accuracies(random_masks(group, 2))
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+def test_engine_subsets_duplicates_and_hard_accuracy(images, calibration):
+    model = warmed("resnet20")
+    group = find_groups(model, images[:1])[3]
+    engine = make_engine(model, group, images, calibration, "raw", accuracy="hard")
+    masks = random_masks(group, 3)
+    calls = []
+    measure = engine._measure
+    engine._measure = lambda mask: calls.append(1) or measure(mask)
+    whole = engine.accuracies(np.concatenate([masks, masks]))
+    assert len(calls) == 3
+    np.testing.assert_array_equal(whole[:3], whole[3:])
+    parts = []
+    for chosen in (np.arange(0, 12), np.arange(12, 24)):
+        engine.use_images(chosen)
+        parts.append(engine.accuracies(masks))
+    np.testing.assert_allclose(np.mean(parts, 0), whole[:3])
+    engine.use_images(None)
+    expected = [
+        100 * (masked_forward(model, group, mask, images).argmax(1) == LABELS).double().mean().item()
+        for mask in masks
+    ]
+    np.testing.assert_allclose(engine.accuracies(masks), expected)
+
+
+def test_engine_in_bf16_is_close(images, calibration):
+    model = warmed("vgg16_bn")
+    group = find_groups(model, images[:1])[4]
+    masks = random_masks(group, 4)
+    exact = make_engine(model, group, images, calibration, "raw").accuracies(masks)
+    fast = make_engine(model, group, images, calibration, "raw", dtype=torch.bfloat16).accuracies(masks)
+    assert np.abs(fast - exact).max() < 1.0
+
+
+def test_cut_networks_are_rebuilt_from_their_state(network, images):
+    smaller = copy.deepcopy(network)
+    for group in find_groups(network, images[:1]):
+        cut(smaller, group, random_masks(group, 1)[0], images[:1])
+    fresh = copy.deepcopy(network)
+    resize_to_state(fresh, smaller.state_dict())
+    fresh.load_state_dict(smaller.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(fresh(images), smaller(images))
+
+
+def test_a_state_of_another_network_is_refused():
+    with pytest.raises(ModelError, match="another architecture"):
+        resize_to_state(NETWORKS["resnet20"](), NETWORKS["resnet18"]().state_dict())
+
+
+def test_empty_and_misshapen_masks_are_refused(images, calibration):
+    model = warmed("vgg16_bn")
+    group = find_groups(model, images[:1])[0]
+    engine = make_engine(model, group, images, calibration, "raw")
+    with pytest.raises(PruningError, match="keeps no filter"):
+        engine.accuracies(np.zeros((1, 8), dtype=bool))
+    with pytest.raises(PruningError, match="has 8 filters"):
+        cut(model, group, np.ones(7, dtype=bool), images[:1])
+
+
+def test_layers_named_to_stay_whole_and_networks_without_groups():
+    model = warmed("vgg16_bn")
+    example = torch.zeros(1, 3, 32, 32)
+    names = [group.name for group in find_groups(model, example, keep_whole=["features.3"])]
+    assert "features.3" not in names
+    assert "features.0" in names
+    assert len(names) == 12
+    with pytest.raises(ModelError, match=r"features\.999"):
+        find_groups(model, example, keep_whole=["features.999"])
+    with pytest.raises(ModelError, match="no prunable group"):
+        find_groups(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), example)

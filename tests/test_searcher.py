@@ -1,0 +1,305 @@
+import pickle
+import random
+import re
+import signal
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+from optuna.trial import TrialState
+from stand_in_run import WEIGHTS, StandInRun, search_config
+
+from rlprune.config import Config, SearchConfig
+from rlprune.errors import CheckpointError, ConfigError, ResultsError
+from rlprune.results.record import TrialRecord
+from rlprune.search.checkpoint import (
+    newest_checkpoint,
+    read_record,
+    read_state,
+    undamaged_at_or_before,
+    write_checkpoint,
+)
+from rlprune.search.interrupt import exclusive, graceful_signals
+from rlprune.search.progress import SECONDS_BETWEEN_LINES, SearchProgress
+from rlprune.search.resources import resource_faults
+from rlprune.search.searcher import GridOptunaSearch
+from rlprune.search.space import distributions, trial_config
+from rlprune.search.trainable import Assignment, trial_device
+
+GRID = (0.5, 1.0, 2.0)
+
+
+def searcher_in(folder: Path, config: Config) -> GridOptunaSearch:
+    return GridOptunaSearch(config, folder / "study.db", lambda trial: None)
+
+
+def outcome(assignment: Assignment, status: str = "COMPLETE") -> TrialRecord:
+    rate = assignment.settings["agent.learning_rate"]
+    known = {"drop_val": rate * assignment.b, "macs_ratio": 1 - rate} if status == "COMPLETE" else {}
+    return TrialRecord(status=status, trial=assignment.trial, b=assignment.b, **known)
+
+
+def asked(searcher: GridOptunaSearch) -> list[Assignment]:
+    assignments = []
+    while (assignment := searcher.ask()) is not None:
+        searcher.tell(outcome(assignment))
+        assignments.append(assignment)
+    return assignments
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
+def test_every_b_gets_exactly_its_trials(tmp_path: Path, sampler: str) -> None:
+    searcher = searcher_in(tmp_path, search_config(GRID, 5, sampler=sampler))
+    assignments = asked(searcher)
+    assert Counter(assignment.b for assignment in assignments) == dict.fromkeys(GRID, 5)
+    assert [assignment.trial for assignment in assignments] == [f"t{number:04d}" for number in range(15)]
+    assert len({assignment.seed for assignment in assignments}) == 15
+    rates = {assignment.settings["agent.learning_rate"] for assignment in assignments}
+    assert len(rates) == 15 or (
+        sampler == "nsga2" and len(rates) >= 4
+    )  # children inherit their parents' values
+    for settings in (assignment.settings for assignment in assignments):
+        assert isinstance(settings["agent.iterations"], int)
+        assert 0.03 <= settings["agent.learning_rate"] <= 0.3
+    assert searcher.is_complete()
+
+
+def test_counts_are_exact_with_several_trials_at_once_failures_and_kills(tmp_path: Path) -> None:
+    config, dice, running, records = search_config(GRID, 6), random.Random(1), [], []
+    searcher = searcher_in(tmp_path, config)
+    for _ in range(100):
+        if dice.random() < 0.06:  # the process is killed: what it knew is gone, the file stays
+            before = {assignment.trial: assignment for assignment in running}
+            searcher, running = searcher_in(tmp_path, config), []
+            searcher.reconcile(records)
+            unfinished = {assignment.trial: assignment for assignment in searcher.unfinished()}
+            assert before.items() <= unfinished.items()
+        if len(running) < 3 and (assignment := searcher.ask()) is not None:
+            running.append(assignment)
+        elif running:
+            assignment = running.pop(dice.randrange(len(running)))
+            records.append(outcome(assignment, dice.choice(["COMPLETE", "COMPLETE", "FAILED", "STOPPED"])))
+            if dice.random() < 0.8:  # else killed between the row and the telling
+                searcher.tell(records[-1])
+    searcher.reconcile(records)
+    assert searcher.is_complete()
+    assert Counter(record.b for record in records) == dict.fromkeys(GRID, 6)
+    assert len({record.trial for record in records}) == 18
+    states = {"COMPLETE": TrialState.COMPLETE, "FAILED": TrialState.FAIL, "STOPPED": TrialState.PRUNED}
+    told = {trial.user_attrs["trial"]: trial for trial in searcher.study.trials}
+    assert {name: trial.state for name, trial in told.items()} == {r.trial: states[r.status] for r in records}
+    for record in records:
+        values = [record.drop_val, record.macs_ratio] if record.status == "COMPLETE" else None
+        assert told[record.trial].values == values
+        assert told[record.trial].params["pruning.b"] == record.b
+
+
+def test_the_same_seed_asks_the_same_resumed_or_not(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("whole", "resumed", "other seed")]
+    for folder in folders:
+        folder.mkdir()
+    config = search_config(GRID, 2)
+    whole = asked(searcher_in(folders[0], config))
+    resumed = []
+    for _ in range(6):
+        searcher = searcher_in(folders[1], config)
+        assignment = searcher.ask()
+        assert assignment is not None
+        searcher.tell(outcome(assignment))
+        resumed.append(assignment)
+    assert resumed == whole
+    assert searcher_in(folders[2], replace(config, seed=1)).ask().settings != whole[0].settings
+
+
+@pytest.mark.parametrize("cut", ["before the ask", "within the ask"])
+def test_a_kill_in_the_middle_of_an_ask_changes_nothing(tmp_path: Path, cut: str) -> None:
+    (tmp_path / "cut").mkdir()
+    config = search_config(GRID, 2)
+    expected = asked(searcher_in(tmp_path, config))
+    study = searcher_in(tmp_path / "cut", config).study
+    study.enqueue_trial({"pruning.b": 0.5})
+    if cut == "within the ask":
+        study.ask({"pruning.b": distributions(config)["pruning.b"]})
+    assert asked(searcher_in(tmp_path / "cut", config)) == expected
+
+
+def test_trials_go_on_from_their_checkpoints_after_a_kill(tmp_path: Path) -> None:
+    config = search_config((1.0,), 2)
+    assert searcher_in(tmp_path, config).ask().checkpoint == ""
+    again = GridOptunaSearch(config, tmp_path / "study.db", lambda trial: tmp_path / trial)
+    assert [again.ask().checkpoint for _ in range(2)] == [str(tmp_path / "t0000"), ""]
+
+
+def test_a_number_that_is_not_finite_fails_in_the_study(tmp_path: Path) -> None:
+    searcher = searcher_in(tmp_path, search_config((1.0,), 3))
+    for value in (float("nan"), float("inf"), None):
+        name = searcher.ask().trial
+        record = TrialRecord(status="COMPLETE", trial=name, drop_val=value, macs_ratio=0.5)
+        searcher.tell(record)
+    assert [trial.state for trial in searcher.study.trials] == [TrialState.FAIL] * 3
+
+
+def test_rows_of_another_study_are_refused(tmp_path: Path) -> None:
+    searcher = searcher_in(tmp_path, search_config((1.0,), 1))
+    with pytest.raises(ResultsError, match="t0000"):
+        searcher.reconcile([TrialRecord(status="FAILED", trial="t0000")])
+    with pytest.raises(ResultsError, match="no trial of a search"):
+        searcher.reconcile([TrialRecord(status="FAILED", trial="prune")])
+
+
+def test_more_samples_can_be_asked_for_later(tmp_path: Path) -> None:
+    asked(searcher_in(tmp_path, search_config((0.5, 1.0), 2)))
+    more = asked(searcher_in(tmp_path, search_config((0.5, 1.0), 3)))
+    assert [assignment.b for assignment in more] == [0.5, 1.0]
+
+
+def test_the_study_opens_with_its_metric_names_and_the_searcher_pickles(tmp_path: Path) -> None:
+    searcher = searcher_in(tmp_path, search_config((1.0,), 1))
+    asked(searcher)
+    pickle.loads(pickle.dumps(searcher))
+    study = optuna.load_study(study_name="rlprune", storage=f"sqlite:///{tmp_path / 'study.db'}")
+    assert study.metric_names == ["drop_val", "macs_ratio"]
+    assert len(study.best_trials) == 1
+
+
+def test_the_space_becomes_distributions_and_settings_a_config() -> None:
+    space = {"agent.iterations": {"low": 10, "high": 20}, "agent.policy": {"choices": ["set", "logits"]}}
+    config = search_config(GRID, 1, space={**space, "finetune.learning_rate": {"low": 1, "high": 2}})
+    found = distributions(config)
+    assert {name: type(entry).__name__ for name, entry in found.items()} == {
+        "pruning.b": "FloatDistribution",
+        "agent.iterations": "IntDistribution",
+        "agent.policy": "CategoricalDistribution",
+        "finetune.learning_rate": "FloatDistribution",
+    }
+    trial = trial_config(config, {"agent.iterations": 12, "pruning.b": 0.5, "seed": 3})
+    assert (trial.agent.iterations, trial.pruning.b, trial.seed) == (12, 0.5, 3)
+    assert replace(trial.agent, iterations=config.agent.iterations) == config.agent
+    with pytest.raises(ConfigError, match=r"agent\.iterations"):
+        trial_config(config, {"agent.iterations": 0})
+
+
+def checkpoints(folder: Path, steps: int) -> StandInRun:
+    run = StandInRun(search_config((1.0,), 1), WEIGHTS, {})
+    for number in range(steps):
+        run.step()
+        path = folder / "attempt-001" / "t0000" / f"checkpoint_{number:06d}"
+        path.mkdir(parents=True)
+        write_checkpoint(path, run)
+    return run
+
+
+def damage(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "bit flipped":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    else:
+        path.unlink()
+
+
+@pytest.mark.parametrize("how", ["truncated", "bit flipped", "missing"])
+@pytest.mark.parametrize("file", ["state.pt", "manifest.json"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, how: str, file: str) -> None:
+    checkpoints(tmp_path, 2)
+    first, second = sorted((tmp_path / "attempt-001" / "t0000").iterdir())
+    assert newest_checkpoint(tmp_path, "t0000") == second
+    damage(second / file, how)
+    with pytest.raises(CheckpointError, match="checkpoint"):
+        read_state(second)
+    assert newest_checkpoint(tmp_path, "t0000") == first
+    assert undamaged_at_or_before(second) == first
+    assert read_state(first)["position"] == 1
+    damage(first / file, how)
+    assert newest_checkpoint(tmp_path, "t0000") is None
+    with pytest.raises(CheckpointError, match="checkpoint_000001"):
+        undamaged_at_or_before(second)
+
+
+def test_the_last_checkpoint_holds_record_and_network(tmp_path: Path) -> None:
+    run = checkpoints(tmp_path, 4)
+    paths = sorted((tmp_path / "attempt-001" / "t0000").iterdir())
+    assert [read_record(path) for path in paths] == [None, None, None, run.record()]
+    assert set(torch.load(paths[-1] / "network.pt", weights_only=True)) == {"weight"}
+
+
+def test_a_later_attempt_comes_before_an_earlier_one(tmp_path: Path) -> None:
+    checkpoints(tmp_path, 2)
+    (tmp_path / "attempt-001").rename(tmp_path / "attempt-002")
+    checkpoints(tmp_path, 3)
+    assert newest_checkpoint(tmp_path, "t0000") == tmp_path / "attempt-002" / "t0000" / "checkpoint_000001"
+    assert newest_checkpoint(tmp_path, "t0001") is None
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "nodes", "named"),
+    [
+        (1.0, 0.0, [{"CPU": 1.0}], []),
+        (2.0, 0.25, [{"CPU": 2.0, "GPU": 1.0}], []),
+        (4.0, 0.0, [{"CPU": 2.0}, {"CPU": 3.0}], ["cpus_per_trial: a trial asks for 4 CPUs.* has 3"]),
+        (1.0, 1.0, [{"CPU": 2.0}], ["gpus_per_trial: a trial asks for 1 GPUs.* has 0"]),
+        (9.0, 2.0, [{"CPU": 2.0, "GPU": 1.0}], ["cpus_per_trial", "gpus_per_trial"]),
+        (8.0, 1.0, [{"CPU": 8.0}, {"CPU": 2.0, "GPU": 1.0}], ["no single node has 8 CPUs and 1 GPUs"]),
+    ],
+)
+def test_what_no_node_has_is_refused(cpus: float, gpus: float, nodes: list, named: list[str]) -> None:
+    faults = list(resource_faults(SearchConfig(cpus_per_trial=cpus, gpus_per_trial=gpus), nodes))
+    assert len(faults) == len(named)
+    for fault, pattern in zip(faults, named, strict=True):
+        assert re.search(pattern, fault)
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "available", "expected"),
+    [
+        ("auto", 0.25, True, "cuda"),
+        ("auto", 0.25, False, "cpu"),  # Ray's logical GPUs
+        ("auto", 0.0, True, "cpu"),  # a GPU that is there but was not asked for
+        ("cpu", 1.0, True, "cpu"),
+        ("cuda:1", 1.0, True, "cuda"),  # Ray shows a trial its own device only
+    ],
+)
+def test_a_trial_uses_a_gpu_only_if_it_was_given_one(
+    device: str, gpus: float, available: bool, expected: str
+) -> None:
+    assert trial_device(device, gpus, available) == expected
+
+
+def test_progress_says_enough_and_not_too_much() -> None:
+    lines: list[str] = []
+    now = [0.0]
+    progress = SearchProgress(lines.append, total=6, finished=1, clock=lambda: now[0])
+    metrics = {"step": 1, "n_steps": 4, "group": "conv1", "filters": 8, "kept": 5, "drop_val": 0.25}
+    for seconds in (0.0, 0.1, SECONDS_BETWEEN_LINES + 0.2):
+        now[0] = seconds
+        progress.group_done("t0001", 0.5, {**metrics, "macs_ratio": 0.5})
+    assert len(lines) == 2
+    assert lines[0] == "t0001  b 0.5  step 1/4  conv1: 5/8 filters  drop +0.25  MACs 50.0 %"
+    progress.finished(
+        TrialRecord(status="COMPLETE", trial="t0001", b=0.5, drop_val=0.25, macs_ratio=0.5, seconds=3.2)
+    )
+    progress.finished(TrialRecord(status="FAILED", trial="t0002", b=1.0, error="PruningError: no\ntrace"))
+    assert lines[2:] == [
+        "t0001  b 0.5  complete (2/6)  drop +0.25  MACs 50.0 %  3 s",
+        "t0002  b 1  failed (3/6): PruningError: no",
+    ]
+
+
+def test_sigterm_interrupts_and_the_handlers_come_back() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(KeyboardInterrupt), graceful_signals():
+        signal.raise_signal(signal.SIGTERM)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_one_process_at_a_time_works_in_a_folder(tmp_path: Path) -> None:
+    with exclusive(tmp_path / "tune"):
+        with pytest.raises(ResultsError, match="another process"), exclusive(tmp_path / "tune"):
+            pass
+    with exclusive(tmp_path / "tune"):
+        pass
