@@ -1,16 +1,16 @@
 """The command line: verbs, their options, and how errors are told. What the verbs do is in :mod:`rlprune.verbs`."""
 
 import argparse
-import importlib
 import logging
 import sys
 from collections.abc import Sequence
 
-from rlprune import __version__
+from rlprune import __version__, verbs
 from rlprune.config_loading import field_help
 from rlprune.errors import RlpruneError
 
-BAD_INPUT, FAILED_TRIALS, INTERRUPTED = 2, 3, 130
+BAD_INPUT = 2
+"""Exit code where the settings, the data or the network cannot work."""
 
 OPTIONS = {
     "--data": "data.source",
@@ -54,21 +54,23 @@ def build_parser() -> argparse.ArgumentParser:
         description="Smaller, faster convolutional networks: reinforcement-learning agents decide which filters stay.",
     )
     parser.add_argument("--version", action="version", version=f"rlprune {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     search = _settings_verb(
-        verbs, "search", "search over drop bounds and settings with Ray Tune and Optuna", SEARCH
+        subparsers, "search", "search over drop bounds and settings with Ray Tune and Optuna", SEARCH
     )
     search.add_argument("--resume", action="store_true", help="go on with the run of this --name")
-    prune = _settings_verb(verbs, "prune", "one run with one drop bound, without Ray Tune", (*RUN, "--b"))
+    prune = _settings_verb(
+        subparsers, "prune", "one run with one drop bound, without Ray Tune", (*RUN, "--b")
+    )
     prune.add_argument("--resume", action="store_true", help="go on with the run of this --name")
-    base = _settings_verb(verbs, "base", "train a base model and save it", COMMON)
+    base = _settings_verb(subparsers, "base", "train a base model and save it", COMMON)
     base.add_argument("--out", metavar="FILE", help="also copy the state dict to this file")
-    resume = verbs.add_parser("resume", help="go on with a run that was interrupted")
+    resume = subparsers.add_parser("resume", help="go on with a run that was interrupted")
     resume.add_argument("run", metavar="RUN", help="run folder, for example results/NAME")
-    report = verbs.add_parser("report", help="make the table and picture of a run again")
+    report = subparsers.add_parser("report", help="make the table and picture of a run again")
     report.add_argument("run", metavar="RUN", help="run folder, for example results/NAME")
     report.add_argument("--max-drop", type=float, metavar="X", help=_help("max_drop"))
-    evaluate = verbs.add_parser(
+    evaluate = subparsers.add_parser(
         "evaluate", help="measure a network file on any split of any data (prints JSON)"
     )
     evaluate.add_argument(
@@ -83,17 +85,20 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--trust-code", action="store_true", help="allow a package.module:factory named in the file"
     )
-    validate = verbs.add_parser("validate", help="check configuration files without running anything")
+    validate = subparsers.add_parser("validate", help="check configuration files without running anything")
     validate.add_argument("configs", nargs="+", metavar="CONFIG", help="YAML file")
-    verbs.add_parser("settings", help="list every setting with its default")
+    subparsers.add_parser("settings", help="list every setting with its default")
     return parser
 
 
 def _settings_verb(
-    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str, options: Sequence[str]
+    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    text: str,
+    options: Sequence[str],
 ) -> argparse.ArgumentParser:
     """A verb that takes settings."""
-    verb = verbs.add_parser(name, help=text, description=text)
+    verb = subparsers.add_parser(name, help=text, description=text)
     verb.add_argument("--config", metavar="YAML", help="file with the settings that differ from the defaults")
     verb.add_argument(
         "--set",
@@ -138,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parsed = build_parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    verbs = importlib.import_module("rlprune.verbs")
+    parsed.overrides = overrides_of(parsed)
     try:
         code: int = getattr(verbs, parsed.verb)(parsed)
         return code
@@ -148,4 +153,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     except KeyboardInterrupt:
         print("rlprune: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return verbs.INTERRUPTED

@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlprune.cli import FAILED_TRIALS, INTERRUPTED, overrides_of
 from rlprune.config import Config
 from rlprune.config_loading import config_from_dict, config_to_dict, field_help, load_config
 from rlprune.errors import ConfigError, ResultsError
@@ -23,6 +22,9 @@ from rlprune.results.report import report as make_report
 if TYPE_CHECKING:
     from rlprune.data import DataSplits
     from rlprune.training.base import BaseModel
+
+FAILED_TRIALS, INTERRUPTED = 3, 130
+"""Exit codes of a run with a failed trial, and of one that was interrupted."""
 
 PRUNE_TRIAL = "t0000"
 PRUNE_STATE = "state.pt"
@@ -55,7 +57,7 @@ Job = Callable[[Config, RunFolder, "DataSplits", "BaseModel", bool], list[TrialR
 
 def _start_or_resume(arguments: argparse.Namespace, verb: str, job: Job) -> int:
     """A new run in a new folder, or the run of this name with its own settings."""
-    config = load_config(arguments.config, overrides_of(arguments))
+    config = load_config(arguments.config, arguments.overrides)
     if not arguments.resume:
         path = _folder_path(config, verb)
         RunFolder.check_free(path)
@@ -164,7 +166,7 @@ def base(arguments: argparse.Namespace) -> int:
     from rlprune.data import load_splits
     from rlprune.training.base import obtain_base
 
-    config = load_config(arguments.config, overrides_of(arguments))
+    config = load_config(arguments.config, arguments.overrides)
     found = obtain_base(config, load_splits(config.data), progress=say)
     path = found.path
     if arguments.out:

@@ -150,7 +150,7 @@ def test_policy_contract(name: str, n_filters: int) -> None:
 @pytest.mark.ray
 @pytest.mark.parametrize(("policy", "share"), [("set", 0.75), ("logits", 0.7), ("paper", 0.65)])
 def test_agent_finds_a_nearly_best_mask_of_64_filters(local_ray: None, policy: str, share: float) -> None:
-    """480 noisy evaluations: at least this share of the best reward, where the starting mask has half of it or less."""
+    """480 noisy evaluations give this share of the best reward; the starting mask has less than half of it."""
     from rlprune.rl.agent import train_agent
 
     task, config = ToyTask(N_FILTERS, seed=0, noise=0.15), settings(policy=policy)
@@ -204,8 +204,10 @@ def test_same_seed_same_outcome(local_ray: None, algorithm: str) -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("algorithm", ["reinforce", "ppo"])
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    ("algorithm", "policy"),
+    [("reinforce", "set"), ("reinforce", "paper"), ("reinforce", "logits"), ("ppo", "set")],
+)
 def test_resumed_agent_equals_the_uninterrupted_one(local_ray: None, algorithm: str, policy: str) -> None:
     from rlprune.rl.agent import Agent
 

@@ -22,8 +22,9 @@ TIERS = (
     {"rl", "training"},
     {"pruning_run", "final_table"},
     {"search"},
+    {"verbs"},
     {"cli"},
-    {"verbs", "__main__"},
+    {"__main__"},
 )
 READ_RESULTS = {"pruning_run", "final_table", "search", "cli", "verbs"}
 FACADE = {"rlprune.training.network_file"}  # what `rlprune.load` imports when it is first used

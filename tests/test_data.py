@@ -64,7 +64,7 @@ def write_parquet(
 
 
 def parquet_folder(folder: Path, **changes: object) -> Path:
-    """A good data set of 60 + 12 images, or one with some rows changed: ``image_7=b"..."``, ``label_3=None``."""
+    """A good data set of 60 + 12 images, or one with changed rows: ``image_7=b"..."``, ``label_3=None``."""
     for name, count, seed in (("train", 60, 0), ("validation", 12, 1)):
         split = random_split(count, seed)
         contents: list[bytes | None] = [encode(image) for image in split.images]

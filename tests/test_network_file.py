@@ -111,7 +111,7 @@ def test_damaged_and_foreign_files_are_refused(digits_splits: DataSplits, tmp_pa
     good = path.read_bytes()
     for length in (0, 100, len(good) // 2, len(good) - 1):
         path.write_bytes(good[:length])
-        with pytest.raises(CheckpointError, match="network.pt"):
+        with pytest.raises(CheckpointError, match=r"network\.pt"):
             rlprune.load(path)
     torch.save(model.state_dict(), path)
     with pytest.raises(CheckpointError, match="a plain state dict goes to --base instead"):

@@ -10,8 +10,8 @@ from rlprune.rl.task import FilterContext
 class ToyTask:
     """f filters with damages of very different size; the score and the features know of them only roughly.
 
-    ``redraw`` sets an error that all masks share (as a subset of the images does); ``noise`` is its deviation in
-    percentage points, and every mask has an error of half that size of its own.
+    ``redraw`` sets an error that all masks share (as a subset of the images does); ``noise`` is its deviation
+    in percentage points, and every mask has an error of half that size of its own.
     """
 
     b = 1.0

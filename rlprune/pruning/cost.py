@@ -70,14 +70,12 @@ class GroupCost:
         shares: dict[str, list[float]] = {}
         for member in group.members:
             module = model.get_submodule(member.layer)
-            if member.role == "consumer":
-                width = module.weight.shape[1]  # type: ignore[union-attr, index]
-            else:
-                width = module.weight.shape[0]  # type: ignore[union-attr, index]
-                bias = getattr(module, "bias", None)
-                if bias is not None:
-                    self._move(self._params, bias.numel(), [member.positions.size / width])
-            shares.setdefault(member.layer, []).append(member.positions.size / width)
+            weight, bias = module.weight, getattr(module, "bias", None)
+            assert isinstance(weight, torch.Tensor)
+            share = member.positions.size / weight.shape[1 if member.role == "consumer" else 0]
+            if member.role != "consumer" and bias is not None:
+                self._move(self._params, bias.numel(), [share])
+            shares.setdefault(member.layer, []).append(share)
         for layer, parts in shares.items():
             weight = model.get_submodule(layer).weight
             assert isinstance(weight, torch.Tensor)

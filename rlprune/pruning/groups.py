@@ -164,7 +164,7 @@ def _execution_order(model: nn.Module, example: torch.Tensor) -> dict[str, int]:
 
 def _read_members(found: tp.Group, names: dict[nn.Module, str]) -> tuple[list[Member], str]:
     """The members of one of torch_pruning's groups, and why it cannot be cut ('' when it can)."""
-    members = []
+    members: list[Member] = []
     n_filters = len(found[0].idxs)
     for item in found.items:
         module = item.dep.target.module

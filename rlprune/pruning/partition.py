@@ -1,10 +1,12 @@
 """Splits a traced network at a group: what no mask can change, and what comes after."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.fx.experimental.optimization import fuse
 from torch.fx.passes.split_module import split_module
 
 from rlprune.errors import ModelError
@@ -13,14 +15,21 @@ from rlprune.pruning.groups import FilterGroup
 PREFIX, SUFFIX = 0, 1
 
 
-def trace(model: nn.Module) -> fx.GraphModule:
-    """The network as a ``torch.fx`` graph over a copy of its structure (parameters are shared).
+def trace(model: nn.Module, *, fold_batch_norm: bool) -> fx.GraphModule:
+    """A copy of the network as a ``torch.fx`` graph, in evaluation mode.
+
+    Args:
+        model: The network.
+        fold_batch_norm: Whether each batch norm behind a convolution becomes part of the convolution.
 
     Raises:
         ModelError: The forward pass depends on the values of its inputs.
     """
     try:
-        return fx.symbolic_trace(model)
+        graph = fx.symbolic_trace(copy.deepcopy(model).eval())
+        folded = fuse(graph) if fold_batch_norm else graph
+        assert isinstance(folded, fx.GraphModule)
+        return folded
     except Exception as error:
         raise ModelError(
             f"{type(model).__name__} cannot be traced by torch.fx: {error}. Its forward pass must not branch on the "
@@ -48,7 +57,7 @@ class Partition:
         def side(node: fx.Node) -> int:
             return SUFFIX if node in after else PREFIX
 
-        self._whole = split_module(graph, graph, side)  # type: ignore[arg-type]
+        self._whole = split_module(graph, graph, side)
         suffix = getattr(self._whole, f"submod_{SUFFIX}")
         assert isinstance(suffix, fx.GraphModule)
         self.suffix = suffix

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.fx.experimental.optimization import fuse
 
 from rlprune.pruning.groups import FilterGroup, Member
 from rlprune.pruning.partition import Partition, replace_modules, trace
@@ -69,7 +68,7 @@ class MaskedConsumer(nn.Module):
             self._bias,
             layer.stride,
             layer.padding,
-            layer.dilation,  # type: ignore[arg-type]
+            layer.dilation,
         )
 
 
@@ -121,15 +120,11 @@ class RewardEngine:
         self._labels = labels
         self._subset = labels
         self._known: dict[bytes, float] = {}
-        graph = (
-            trace(copy.deepcopy(model).eval())
-            if fidelity == "bn"
-            else fuse(trace(copy.deepcopy(model).eval()))
-        )
+        graph = trace(model, fold_batch_norm=fidelity != "bn")
         exact = {
             member.layer: copy.deepcopy(graph.get_submodule(member.layer)) for member in self._consumers()
         }
-        graph.to(dtype=dtype, memory_format=torch.channels_last)
+        graph.to(dtype).to(memory_format=torch.channels_last)
         self._norms = [
             module for module in graph.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
         ]

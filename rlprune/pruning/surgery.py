@@ -80,7 +80,7 @@ def resize_to_state(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None
                         f"{prefix}{key} is {tuple(tensor.shape)} here and {tuple(stored.shape)} in the file"
                     )
                 fresh = tensor.new_zeros(stored.shape)
-                tensors[key] = nn.Parameter(fresh) if kind == "parameter" else fresh  # type: ignore[assignment]
+                tensors[key] = nn.Parameter(fresh) if kind == "parameter" else fresh
         _set_widths(module)
 
 

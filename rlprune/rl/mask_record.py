@@ -68,7 +68,9 @@ class RecordedTask:
         with self._watched():
             rewards = np.asarray(self._open_task().rewards(masks), dtype=np.float64)
             if rewards.shape != (len(masks),) or not np.isfinite(rewards).all():
-                raise ValueError(f"the task must give {len(masks)} masks one finite reward each; got {rewards}")
+                raise ValueError(
+                    f"the task must give {len(masks)} masks one finite reward each; got {rewards}"
+                )
         for mask, reward in zip(masks, rewards, strict=True):
             self._seen.setdefault(np.packbits(mask).tobytes(), []).append(float(reward))
         self.latest_rewards = rewards

@@ -36,7 +36,12 @@ class Policy(nn.Module):
 
     A policy has two kinds of parameters: ``free`` ones that belong to one filter (or to none), and those of a
     ``network`` shared between filters, which need a smaller learning rate.
+
+    Attributes:
+        network_rate: Learning rate of the network, as a share of the rate of the free parameters.
     """
+
+    network_rate = 1.0
 
     def __init__(self, context: FilterContext, keep_probability: float) -> None:
         super().__init__()
@@ -80,6 +85,8 @@ class SetPolicy(LogitsPolicy):
     arXiv 1703.06114): permuting the filters permutes its outputs. Its last layer starts at zero.
     """
 
+    network_rate = 0.1
+
     def __init__(self, context: FilterContext, keep_probability: float, width: int = 32) -> None:
         super().__init__(context, keep_probability)
         score = _standardised(context.scores)[:, None]
@@ -102,6 +109,8 @@ class PaperPolicy(Policy):
     ``PAPER_COLUMNS``. The last layer starts at zero and is added to the starting logits; its bias is a free
     parameter a filter.
     """
+
+    network_rate = 0.003
 
     def __init__(
         self,

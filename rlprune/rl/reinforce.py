@@ -24,9 +24,6 @@ from ray.rllib.utils.metrics import (
 from rlprune.rl.advantages import leave_pair_out_advantages
 from rlprune.rl.modules import PAIR, PruningModule
 
-NETWORK_RATE = 0.1
-"""Learning rate of a policy's network, as a share of the rate of its free logits."""
-
 MOMENTUM = (0.5, 0.999)
 """Adam's betas: with some 30 updates in all, the usual first one (0.9) drags early gradients along."""
 
@@ -40,7 +37,7 @@ class PolicyOptimizers(TorchLearner):
         module = self.module[module_id].unwrapped()
         groups = (
             ("free", module.free_parameters(), 1.0),
-            ("network", module.network_parameters(), NETWORK_RATE),
+            ("network", module.network_parameters(), module.policy.network_rate),
         )
         for name, parameters, share in groups:
             if parameters:

@@ -14,22 +14,30 @@ _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 @contextmanager
-def graceful_signals() -> Iterator[None]:
-    """Turn SIGTERM into SIGINT, and afterwards put back the handlers that were there.
+def handlers_kept() -> Iterator[None]:
+    """Put back the signal handlers that were there before the block.
 
-    Ray Tune ends at once on SIGTERM, without saving, and leaves its own handler of SIGINT behind. Outside the
-    main thread there are no handlers to set.
+    Starting Ray installs a handler of SIGTERM that aborts the process, and Tune leaves its own handler of SIGINT
+    behind. Outside the main thread no handlers can be set, and there is nothing to do.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in _HANDLED}
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+@contextmanager
+def graceful_signals() -> Iterator[None]:
+    """Within the block SIGTERM is a SIGINT, which Tune answers by saving and ending in good order."""
+    with handlers_kept():
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _interrupt)
+        yield
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

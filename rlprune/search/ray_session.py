@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rlprune.config import SearchConfig
 from rlprune.errors import ConfigError
+from rlprune.search.interrupt import handlers_kept
 from rlprune.search.resources import check_resources
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def ray_session(config: "Config") -> Iterator[None]:
         os.environ.setdefault(name, value)
     started = not ray.is_initialized()
     if started:
-        _start(config.search)
+        with handlers_kept():
+            _start(config.search)
     try:
         check_resources(config.search)
         yield
