@@ -58,9 +58,9 @@ class BaseConfig:
 
     checkpoint: str = setting("", "state dict (.pt) of the trained base model; empty: train one and cache it")
     cache: str = setting("~/.cache/rlprune/base", "folder where base models trained by rlprune are kept")
-    epochs: int = setting(30, "epochs of the one-cycle schedule", low=1)
+    epochs: int = setting(15, "epochs of the one-cycle schedule", low=1)
     batch_size: int = setting(128, "images a step", low=2)
-    learning_rate: float = setting(0.1, "peak of the one-cycle schedule (SGD)", above=0)
+    learning_rate: float = setting(0.05, "peak of the one-cycle schedule (SGD)", above=0)
     weight_decay: float = setting(5e-4, "L2 penalty of SGD", low=0)
     label_smoothing: float = setting(0.1, "share of the label spread over all classes", low=0, high=0.9)
     floor: float = setting(

@@ -145,8 +145,13 @@ def test_more_than_a_node_has_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cpus_per_trial: a trial asks for 10000 CPUs"):
         run(search_config((1.0,), 1, cpus_per_trial=1e4), tmp_path / "run", {}, [])
     assert not ray.is_initialized()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "ray://"])
+def test_an_address_without_a_cluster_is_refused_at_once(tmp_path: Path, address: str) -> None:
     with pytest.raises(ConfigError, match=r"search\.address"):
-        run(search_config((1.0,), 1, address="127.0.0.1:1"), tmp_path / "other", {}, [])
+        run(search_config((1.0,), 1, address=address), tmp_path / "run", {}, [])
+    assert not ray.is_initialized()
 
 
 def test_a_run_folder_that_cannot_be_written_ends_the_search(tmp_path: Path) -> None:

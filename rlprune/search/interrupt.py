@@ -17,7 +17,7 @@ _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 def handlers_kept() -> Iterator[None]:
     """Put back the signal handlers that were there before the block.
 
-    Starting Ray installs a handler of SIGTERM that aborts the process, and Tune leaves its own handler of SIGINT
+    Starting Ray installs a handler of SIGTERM that aborts the process, and Tune leaves its own of SIGINT
     behind. Outside the main thread no handlers can be set, and there is nothing to do.
     """
     if threading.current_thread() is not threading.main_thread():

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,8 @@ _ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 """What Ray reads from the environment; a variable that the user has set stays as it is."""
+
+_SECONDS_TO_CONNECT = 10.0
 
 
 @contextmanager
@@ -67,12 +70,20 @@ def _start(search: SearchConfig) -> None:
             ray.init(address="local", include_dashboard=False, **quiet)
         return
     try:
+        if search.address != "auto":
+            _knock(search.address)
         ray.init(address=search.address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"search.address: no Ray cluster can be reached at {search.address!r}: {error}\n"
             "expected local (starts Ray on this machine), auto, or HOST:PORT of a running cluster's head"
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Raise OSError or ValueError unless something listens at HOST:PORT; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), timeout=_SECONDS_TO_CONNECT).close()
 
 
 @contextmanager
