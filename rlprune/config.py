@@ -82,7 +82,7 @@ class PruningConfig:
         "repair", "how the masked network is measured for the reward", choices=("raw", "bn", "repair")
     )
     reward_split: str = setting("reward", "images that rewards are computed on", choices=("reward", "train"))
-    reward_images: int = setting(500, "images of each iteration's fresh subset", low=1)
+    reward_images: int = setting(128, "images of each iteration's fresh subset", low=1)
     calibration_images: int = setting(
         2000, "train images for Gram matrices, batch-norm statistics, scores", low=8
     )
@@ -101,10 +101,10 @@ class AgentConfig:
     policy: str = setting(
         "set", "what maps filters to keep probabilities", choices=("set", "paper", "logits")
     )
-    iterations: int = setting(30, "training iterations a group", low=1)
+    iterations: int = setting(20, "training iterations a group", low=1)
     masks: int = setting(16, "masks sampled an iteration (even: antithetic pairs)", low=4)
-    learning_rate: float = setting(0.1, "Adam's rate for the policy", above=0)
-    entropy_coefficient: float = setting(0.001, "weight of the policy's mean entropy per filter", low=0)
+    learning_rate: float = setting(0.3, "Adam's rate for the policy", above=0)
+    entropy_coefficient: float = setting(0.03, "weight of the policy's mean entropy per filter", low=0)
     grad_clip: float = setting(10.0, "largest global norm of the gradient", above=0)
     keep_probability: float = setting(0.75, "mean keep probability at the start", above=0.02, high=0.98)
     importance: str = setting(
@@ -137,9 +137,9 @@ class SearchConfig:
     sampler: str = setting("tpe", "Optuna's sampler", choices=("tpe", "nsga2", "random"))
     space: dict[str, Any] = setting(
         {
-            "agent.learning_rate": {"low": 0.03, "high": 0.3, "log": True},
-            "agent.entropy_coefficient": {"low": 1e-4, "high": 1e-2, "log": True},
-            "agent.iterations": {"low": 20, "high": 40},
+            "agent.learning_rate": {"low": 0.1, "high": 0.6, "log": True},
+            "agent.entropy_coefficient": {"low": 3e-3, "high": 6e-2, "log": True},
+            "agent.iterations": {"low": 12, "high": 24},
             "finetune.learning_rate": {"low": 0.005, "high": 0.05, "log": True},
         },
         "sampled settings: name -> {low, high, log} or {choices}",

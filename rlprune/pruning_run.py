@@ -76,6 +76,30 @@ class Candidate:
     reward_val: float
 
 
+COUNTS = (1.2, 0.85)
+"""Filters that the cautious and the bold candidate keep, as shares of what the agent's mode keeps."""
+
+
+def candidate_masks(outcome: AgentOutcome, count: int) -> list[np.ndarray]:
+    """Distinct masks to measure on val: the agent's mode, more and less cautious ones, and the best masks it saw.
+
+    Args:
+        outcome: The trained agent's; f filters.
+        count: How many masks, at most.
+
+    Returns:
+        bool ``(f,)`` each, the mode first.
+    """
+    ranking = np.argsort(-outcome.keep_probabilities, kind="stable")
+    masks = [outcome.mode]
+    for share in COUNTS:
+        mask = np.zeros_like(outcome.mode)
+        mask[ranking[: max(1, round(share * outcome.mode.sum()))]] = True
+        masks.append(mask)
+    distinct = {mask.tobytes(): mask for mask in (*masks, *outcome.masks)}
+    return list(distinct.values())[:count]
+
+
 class PruningRun:
     """One run of the method on one network; its state is everything that the next step needs."""
 
@@ -194,16 +218,15 @@ class PruningRun:
     def _measured_candidates(
         self, group: FilterGroup, cost: GroupCost, outcome: AgentOutcome
     ) -> list[Candidate]:
-        """The agent's mode and the best masks it saw, cut, repaired and measured on val, best first."""
+        """The agent's candidates, cut, repaired and measured on val, best first."""
         pruning = self._config.pruning
-        masks = {mask.tobytes(): mask for mask in (outcome.mode, *outcome.masks[: pruning.candidates])}
         grams = {}
         if pruning.repair:
             calibration, _ = self._calibration(group)
             seed = child_seed(self._config.seed, "patches", group.name)
             grams = collect_grams(self._model, group, calibration, BLOCK_IMAGES, seed)
         candidates = []
-        for mask in list(masks.values())[: pruning.candidates]:
+        for mask in candidate_masks(outcome, pruning.candidates):
             model = copy.deepcopy(self._model)
             cut(model, group, mask, self._example)
             if pruning.repair:
