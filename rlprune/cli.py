@@ -1,4 +1,7 @@
-"""The command line: verbs, their options, and how errors are told. What the verbs do is in :mod:`rlprune.verbs`."""
+"""The command line: verbs, their options, and how errors are told.
+
+What the verbs do is in :mod:`rlprune.verbs`.
+"""
 
 import argparse
 import logging
@@ -51,7 +54,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all verbs."""
     parser = argparse.ArgumentParser(
         prog="rlprune",
-        description="Smaller, faster convolutional networks: reinforcement-learning agents decide which filters stay.",
+        description="Smaller, faster convolutional networks: "
+        "reinforcement-learning agents decide which filters stay.",
     )
     parser.add_argument("--version", action="version", version=f"rlprune {__version__}")
     subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -81,7 +85,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--split", choices=("train", "reward", "val", "test"), default="test", help="which images"
     )
     evaluate.add_argument("--device", metavar="DEVICE", help=_help("device"))
-    evaluate.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE")
+    evaluate.add_argument(
+        "--set", dest="settings", action="extend", nargs="+", default=[], metavar="NAME=VALUE"
+    )
     evaluate.add_argument(
         "--trust-code", action="store_true", help="allow a package.module:factory named in the file"
     )
@@ -103,10 +109,11 @@ def _settings_verb(
     verb.add_argument(
         "--set",
         dest="settings",
-        action="append",
+        action="extend",
+        nargs="+",
         default=[],
         metavar="NAME=VALUE",
-        help="any setting by its dotted name (see: rlprune settings); may be given often",
+        help="any setting by its dotted name (see: rlprune settings); several may follow",
     )
     for option in options:
         setting = OPTIONS[option]

@@ -1,6 +1,7 @@
 """The settings of a run: frozen dataclasses, and the only home of every default.
 
-Each field's ``help`` is the command line's help. Loading is strict and lives in :mod:`rlprune.config_loading`.
+Each field's ``help`` is the command line's help. Loading is strict and lives in
+:mod:`rlprune.config_loading`.
 """
 
 import math
@@ -23,7 +24,8 @@ class DataConfig:
 
     source: str = setting(
         "digits",
-        "digits | cifar10 | parquet:DIR | imagefolder:DIR | package.module:factory (called without arguments)",
+        "digits | cifar10 | parquet:DIR | imagefolder:DIR | "
+        "package.module:factory (called without arguments)",
     )
     root: str = setting("~/.cache/rlprune/data", "folder for data sets that torchvision downloads")
     image_size: int = setting(
@@ -175,7 +177,10 @@ class Config:
     def faults(self) -> Iterator[str]:
         """Combinations that cannot work, each with what to do (single fields are checked when loaded)."""
         if self.agent.masks % 2:
-            yield f"agent.masks: must be even, because masks are sampled in antithetic pairs; got {self.agent.masks}"
+            yield (
+                "agent.masks: must be even, because masks are sampled in antithetic pairs; "
+                f"got {self.agent.masks}"
+            )
         gpus = self.search.gpus_per_trial
         if gpus > 1 and gpus != int(gpus):
             yield f"search.gpus_per_trial: above 1 only whole numbers can be scheduled; got {gpus:g}"
@@ -183,8 +188,13 @@ class Config:
             yield "search.b_grid: is empty; give at least one drop bound, for example 0.5,1,2"
         for b in self.search.b_grid:
             if not (math.isfinite(b) and 0 < b <= 100):
-                yield f"search.b_grid: each b is a drop in percentage points above 0 and at most 100; got {b:g}"
+                yield (
+                    f"search.b_grid: each b is a drop in percentage points above 0 and at most 100; got {b:g}"
+                )
         if len(set(self.search.b_grid)) != len(self.search.b_grid):
             yield f"search.b_grid: holds the same b twice: {', '.join(f'{b:g}' for b in self.search.b_grid)}"
         if self.pruning.fidelity == "repair" and not self.pruning.repair:
-            yield "pruning.fidelity is 'repair' but pruning.repair is off; use fidelity raw or bn, or turn repair on"
+            yield (
+                "pruning.fidelity is 'repair' but pruning.repair is off; "
+                "use fidelity raw or bn, or turn repair on"
+            )

@@ -1,8 +1,8 @@
 """The story of the method: one whole run, group after group.
 
-For each group an agent is trained on the reward engine; its best masks are cut, repaired and measured on val; the best
-one is fine-tuned shortly and must pass the guard, or the next is tried, or the group stays whole. Then the network is
-fine-tuned to the end and measured.
+For each group an agent is trained on the reward engine; its best masks are cut, repaired and measured on val;
+the best one is fine-tuned shortly and must pass the guard, or the next is tried, or the group stays whole.
+Then the network is fine-tuned to the end and measured.
 """
 
 import copy
@@ -25,7 +25,7 @@ from rlprune.errors import CheckpointError, ConfigError
 from rlprune.pruning.cost import Cost, GroupCost, count_cost
 from rlprune.pruning.groups import FilterGroup, find_groups
 from rlprune.pruning.importance import filter_statistics, filter_weights, importance_scores
-from rlprune.pruning.repair import apply_repair, collect_grams, repair_for_mask
+from rlprune.pruning.repair import Moments, apply_repair, collect_moments, repair_for_mask
 from rlprune.pruning.reward_engine import BLOCK_IMAGES, RewardEngine
 from rlprune.pruning.surgery import cut, resize_to_state, widths
 from rlprune.results.environment import describe_environment
@@ -81,7 +81,7 @@ COUNTS = (1.2, 0.85)
 
 
 def candidate_masks(outcome: AgentOutcome, count: int) -> list[np.ndarray]:
-    """Distinct masks to measure on val: the agent's mode, more and less cautious ones, and the best masks it saw.
+    """Distinct masks to measure on val: the agent's mode, more and less cautious ones, the best it saw.
 
     Args:
         outcome: The trained agent's; f filters.
@@ -171,13 +171,13 @@ class PruningRun:
         if group.n_filters == 1:
             return self._report(name, 1, 1, tried=0, evaluations=0)
         cost = GroupCost(self._model, group, self._example)
-        outcome = self._train_agent(group, cost)
+        outcome, moments = self._train_agent(group, cost)
         self._agents[name] = {
             "keep_probabilities": torch.from_numpy(outcome.keep_probabilities),
             "history": outcome.history,
             "policy": outcome.state,
         }
-        candidates = self._measured_candidates(group, cost, outcome)
+        candidates = self._measured_candidates(group, cost, outcome, moments)
         for number, candidate in enumerate(candidates, start=1):
             if candidate.mask.all():
                 return self._report(name, group.n_filters, group.n_filters, number, outcome.evaluations)
@@ -190,8 +190,8 @@ class PruningRun:
                 )
         return self._report(name, group.n_filters, group.n_filters, len(candidates), outcome.evaluations)
 
-    def _train_agent(self, group: FilterGroup, cost: GroupCost) -> AgentOutcome:
-        """Trains an agent on a group of the network as it is now."""
+    def _train_agent(self, group: FilterGroup, cost: GroupCost) -> tuple[AgentOutcome, Mapping[str, Moments]]:
+        """Trains an agent on a group of the network as it is now; also gives the moments for the repair."""
         pruning, seed = self._config.pruning, self._config.seed
         calibration, calibration_labels = self._calibration(group)
         statistics = filter_statistics(self._model, group, calibration, calibration_labels)
@@ -213,24 +213,29 @@ class PruningRun:
             seed=child_seed(seed, "patches", group.name),
         )
         task = GroupTask(engine, context, cost, pruning, spent=self._drop(self._correct))
-        return train_agent(task, self._config.agent, child_seed(seed, "agent", group.name), None)
+        outcome = train_agent(task, self._config.agent, child_seed(seed, "agent", group.name), None)
+        if engine.moments or not pruning.repair:
+            return outcome, engine.moments
+        return outcome, collect_moments(
+            self._model,
+            group,
+            calibration,
+            ridge=pruning.ridge,
+            batch_size=BLOCK_IMAGES,
+            seed=child_seed(seed, "patches", group.name),
+        )
 
     def _measured_candidates(
-        self, group: FilterGroup, cost: GroupCost, outcome: AgentOutcome
+        self, group: FilterGroup, cost: GroupCost, outcome: AgentOutcome, moments: Mapping[str, Moments]
     ) -> list[Candidate]:
         """The agent's candidates, cut, repaired and measured on val, best first."""
         pruning = self._config.pruning
-        grams = {}
-        if pruning.repair:
-            calibration, _ = self._calibration(group)
-            seed = child_seed(self._config.seed, "patches", group.name)
-            grams = collect_grams(self._model, group, calibration, BLOCK_IMAGES, seed)
         candidates = []
         for mask in candidate_masks(outcome, pruning.candidates):
             model = copy.deepcopy(self._model)
             cut(model, group, mask, self._example)
             if pruning.repair:
-                for layer, repair in repair_for_mask(self._model, group, mask, grams, pruning.ridge).items():
+                for layer, repair in repair_for_mask(self._model, group, mask, moments).items():
                     apply_repair(model.get_submodule(layer), repair)  # type: ignore[arg-type]
             total, kept = efficiency_counts(pruning.efficiency, cost, np.array(mask.sum()))
             reward = pruning_reward(self._drop(self._correct_val(model)), pruning.b, total, kept)

@@ -1,4 +1,4 @@
-"""Seeds: the run's seed gives each trial its seed, and a trial's seed gives each worker and purpose its own."""
+"""Seeds: a run's seed gives each trial its seed, and a trial's seed each worker and purpose its own."""
 
 import hashlib
 

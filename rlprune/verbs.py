@@ -85,7 +85,7 @@ def _verb_of(folder: RunFolder) -> str:
 
 
 def _run(config: Config, where: RunFolder | Path, job: Job, *, resuming: bool) -> int:
-    """Data, base model, the trials, the final table: everything that costs comes after everything that can be refused."""
+    """Data, base model, the trials, the final table: what can be refused comes before what costs."""
     from rlprune.data import load_splits
     from rlprune.final_table import max_drop_of, measure_frontier
     from rlprune.training.base import obtain_base
@@ -149,8 +149,9 @@ def _prune(
         report = run.step()
         write_tensors(state, run.state_dict())
         say(
-            f"[{report.step}/{report.n_steps}] {report.group}: {report.kept} of {report.filters} filters kept  "
-            f"drop {report.drop_val:+.2f}  MACs {100 * report.macs_ratio:.1f} %  {report.seconds:.0f} s"
+            f"[{report.step}/{report.n_steps}] {report.group}: "
+            f"{report.kept} of {report.filters} filters kept  drop {report.drop_val:+.2f}  "
+            f"MACs {100 * report.macs_ratio:.1f} %  {report.seconds:.0f} s"
         )
     network = folder.network_path(PRUNE_TRIAL)
     run.save_network(network)
@@ -204,8 +205,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
         or splits.info.num_classes != network.spec.num_classes
     ):
         raise ResultsError(
-            f"{arguments.network} was made for {network.spec.in_channels} channel(s) and {network.spec.num_classes} "
-            f"classes; {config.data.source} has {splits.info.image_shape[0]} and {splits.info.num_classes}"
+            f"{arguments.network} was made for {network.spec.in_channels} channel(s) and "
+            f"{network.spec.num_classes} classes; {config.data.source} has {splits.info.image_shape[0]} and "
+            f"{splits.info.num_classes}"
         )
     device = resolve_device(config.device)
     dtype = resolve_precision(config.precision, device)

@@ -1,8 +1,11 @@
 """Fixtures that several test files share."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from rlprune.config import DataConfig
 from rlprune.data import DataSplits, load_splits
@@ -21,3 +24,35 @@ def shared_dir() -> Path:
     if not (folder / "data" / "cifar10").is_dir():
         pytest.skip(f"{folder} is absent: it holds real CIFAR-10 images and networks trained on them")
     return folder
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    """A Ray of this machine, for as long as a file's tests run."""
+    import ray
+
+    from rlprune.rl.algorithms import ensure_ray
+
+    ensure_ray()
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def tiny_base(digits_splits: DataSplits, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state dict of ``tiny_network:build``, trained on the digits for a few seconds."""
+    from tiny_network import train
+
+    path = tmp_path_factory.mktemp("base") / "tiny.pt"
+    torch.save(train(digits_splits).state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def tiny_model(tiny_base: Path) -> nn.Module:
+    """A fresh copy of the trained network of :func:`tiny_base`."""
+    from tiny_network import build
+
+    model = build(num_classes=10)
+    model.load_state_dict(torch.load(tiny_base, weights_only=True))
+    return model.eval()

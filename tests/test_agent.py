@@ -2,7 +2,6 @@ import dataclasses
 import io
 import itertools
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import gymnasium
@@ -19,17 +18,6 @@ from rlprune.rl.policies import POLICIES, starting_logits
 
 N_FILTERS = 64
 EVALUATIONS = 30 * 16
-
-
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    import ray
-
-    from rlprune.rl.algorithms import ensure_ray
-
-    ensure_ray()
-    yield
-    ray.shutdown()
 
 
 def settings(**changes: object) -> AgentConfig:

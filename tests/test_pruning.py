@@ -1,4 +1,4 @@
-"""Groups, surgery, cost, repair and the reward engine against plain forward passes, on networks of several kinds."""
+"""Groups, surgery, cost, repair and the reward engine against plain forward passes of several networks."""
 
 import copy
 
@@ -13,7 +13,7 @@ from rlprune.errors import ModelError, PruningError
 from rlprune.models import resnet20, vgg16_bn
 from rlprune.pruning.cost import GroupCost, count_cost
 from rlprune.pruning.groups import FilterGroup, Member, find_groups
-from rlprune.pruning.repair import Gram, Repairer, apply_repair, collect_grams, repair_for_mask
+from rlprune.pruning.repair import Gram, Repairer, apply_repair, collect_moments, repair_for_mask
 from rlprune.pruning.reward_engine import STATISTICS_IMAGES, RewardEngine
 from rlprune.pruning.surgery import cut, resize_to_state
 
@@ -247,10 +247,10 @@ def layers_behind(model, group):
 def test_engine_equals_plain_forward_of_the_repaired_cut_network(network, images, calibration):
     for group in some_groups(network):
         masks = random_masks(group, 2)
-        grams = collect_grams(network, group, calibration, batch_size=500, seed=0)
+        moments = collect_moments(network, group, calibration, ridge=1e-3, batch_size=500, seed=0)
         expected = []
         for mask in masks:
-            repairs = repair_for_mask(network, group, mask, grams, ridge=1e-3)
+            repairs = repair_for_mask(network, group, mask, moments)
             smaller = copy.deepcopy(network)
             cut(smaller, group, mask, images[:1])
             for layer, repair in repairs.items():
@@ -261,8 +261,9 @@ def test_engine_equals_plain_forward_of_the_repaired_cut_network(network, images
         np.testing.assert_allclose(measured, expected, atol=0.05)
 
 
+@pytest.mark.parametrize("mask", [[1, 0, 1, 1, 0, 1], [0, 0, 1, 0, 0, 1]], ids=["most stay", "most go"])
 @pytest.mark.parametrize("kind", ["conv", "strided", "linear"])
-def test_repair_is_the_least_squares_solution(kind):
+def test_repair_is_the_least_squares_solution(kind, mask):
     torch.manual_seed(0)
     layer = {
         "conv": lambda: nn.Conv2d(6, 4, 3, padding=1),
@@ -277,8 +278,8 @@ def test_repair_is_the_least_squares_solution(kind):
     positions = np.arange(6 * repeat).reshape(6, repeat)
     gram = Gram(layer, 1, 0)
     gram.add(inputs)
-    mask = np.array([1, 0, 1, 1, 0, 1], dtype=bool)
-    repair = Repairer(layer, Member("layer", "consumer", positions), gram, ridge=0.0).solve(mask)
+    mask = np.array(mask, dtype=bool)
+    repair = Repairer(layer, Member("layer", "consumer", positions), gram.moments(ridge=0.0)).solve(mask)
     rows = gram._rows_of(inputs).double()
     kept = np.repeat(mask, rows.shape[1] // 6)
     target = rows @ layer.weight.detach().double().reshape(4, -1).T
@@ -301,8 +302,8 @@ def test_repair_of_a_copied_filter_is_exact(images):
     group = find_groups(model, images[:1])[0]
     mask = np.ones(8, dtype=bool)
     mask[5] = False
-    grams = collect_grams(model, group, images, batch_size=24, seed=0)
-    repairs = repair_for_mask(model, group, mask, grams, ridge=1e-6)
+    moments = collect_moments(model, group, images, ridge=1e-6, batch_size=24, seed=0)
+    repairs = repair_for_mask(model, group, mask, moments)
     smaller = copy.deepcopy(model)
     cut(smaller, group, mask, images[:1])
     apply_repair(smaller.features[3], repairs["features.3"])

@@ -1,4 +1,4 @@
-"""What a network costs: multiply-accumulates (MACs) and parameters, for a whole network and for masks of one group."""
+"""What a network costs, in multiply-accumulates (MACs) and parameters: whole, and by masks of one group."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from rlprune.pruning.groups import FilterGroup
 
 @dataclass(frozen=True)
 class Cost:
-    """MACs of convolutions and linear layers for one input, and parameters (all of them, batch norm's too)."""
+    """MACs of convolutions and linear layers for one input, and all parameters (batch norm's too)."""
 
     macs: int
     params: int
@@ -48,7 +48,12 @@ def layer_macs(model: nn.Module, example: torch.Tensor) -> dict[str, int]:
 
 
 def count_cost(model: nn.Module, example: torch.Tensor) -> Cost:
-    """MACs for one input and parameters of a network; ``example`` is a normalised input batch ``(n, c, h, w)``."""
+    """MACs for one input, and parameters.
+
+    Args:
+        model: The network.
+        example: A normalised input batch ``(n, c, h, w)``.
+    """
     params = sum(parameter.numel() for parameter in model.parameters())
     return Cost(sum(layer_macs(model, example).values()), params)
 
@@ -56,8 +61,8 @@ def count_cost(model: nn.Module, example: torch.Tensor) -> Cost:
 class GroupCost:
     """The cost of the whole network when a group keeps k of its f filters, without cutting it.
 
-    A layer's MACs and weights are proportional to its output width and to its input width, so each scales with
-    ``k / f`` once for every dimension of it that the group holds.
+    A layer's MACs and weights are proportional to its output width and to its input width, so each scales
+    with ``k / f`` once for every dimension of it that the group holds.
     """
 
     def __init__(self, model: nn.Module, group: FilterGroup, example: torch.Tensor) -> None:

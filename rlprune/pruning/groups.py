@@ -1,7 +1,7 @@
 """Filter groups: which dimensions of which layers lose the same indices together.
 
-The groups come from the dependency graph of ``torch_pruning`` (Fang et al. 2023, "DepGraph: Towards Any Structural
-Pruning"); here they become plain data that the reward engine, the repair and the surgery share.
+The groups come from the dependency graph of ``torch_pruning`` (Fang et al. 2023, "DepGraph: Towards Any
+Structural Pruning"); here they become plain data that the reward engine, the repair and the surgery share.
 """
 
 import logging
@@ -28,9 +28,10 @@ class Member:
     Attributes:
         layer: The module's name in the network.
         role: ``producer`` makes the filters (its output dimension is cut), ``consumer`` reads them (its input
-            dimension is cut), ``per_channel`` passes each on by itself (batch norm, depthwise convolution, PReLU).
-        positions: int64 ``(n_filters, r)``: where each filter sits in the layer's dimension; ``r`` is above 1 where a
-            flattened feature map of ``r`` pixels is read by a linear layer.
+            dimension is cut), ``per_channel`` passes each on by itself (batch norm, depthwise convolution,
+            PReLU).
+        positions: int64 ``(n_filters, r)``: where each filter sits in the layer's dimension; ``r`` is above 1
+            where a flattened feature map of ``r`` pixels is read by a linear layer.
     """
 
     layer: str
@@ -42,7 +43,7 @@ class Member:
         return self.positions[~mask].reshape(-1)
 
     def kept(self, mask: np.ndarray, width: int) -> np.ndarray:
-        """Indices of the layer's dimension of ``width`` entries that stay for a mask ``(f,)``: sorted int64."""
+        """Indices of the layer's ``width`` entries that stay for a mask ``(f,)``: sorted int64."""
         stays = np.ones(width, dtype=bool)
         stays[self.dropped(mask)] = False
         return np.flatnonzero(stays)
@@ -77,8 +78,8 @@ def dependency_graph(model: nn.Module, example: torch.Tensor) -> tp.DependencyGr
             return tp.DependencyGraph().build_dependency(model, example_inputs=example, verbose=False)
     except Exception as error:
         raise ModelError(
-            f"{type(model).__name__} cannot be traced into filter groups: {error}. The network must be a plain "
-            "forward pass from one image batch to one tensor of class scores."
+            f"{type(model).__name__} cannot be traced into filter groups: {error}. The network must be a "
+            "plain forward pass from one image batch to one tensor of class scores."
         ) from error
     finally:
         for parameter, flag in zip(model.parameters(), required, strict=True):
@@ -89,8 +90,9 @@ def dependency_graph(model: nn.Module, example: torch.Tensor) -> tp.DependencyGr
 def find_groups(model: nn.Module, example: torch.Tensor, keep_whole: Iterable[str] = ()) -> list[FilterGroup]:
     """The prunable groups of a network, ordered from the input upward.
 
-    Groups that make the network's outputs are left out, as are groups with a layer whose filters cannot be cut one
-    by one (grouped convolutions, normalisation over channels): those are logged with the layer and the reason.
+    Groups that make the network's outputs are left out, as are groups with a layer whose filters cannot be
+    cut one by one (grouped convolutions, normalisation over channels): those are logged with the layer and
+    the reason.
 
     Args:
         model: The network; it is left as it was.

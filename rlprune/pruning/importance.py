@@ -25,8 +25,9 @@ class FilterStatistics:
         bn_shift: Their shift (0 without batch norm).
         activation_mean: Mean of what the consumers read of the filter.
         activation_spread: Standard deviation of it.
-        taylor: Mean over images of ``|sum over pixels of activation x gradient of the loss|`` (Molchanov et al. 2017,
-            "Pruning Convolutional Neural Networks for Resource Efficient Inference"), summed over the consumers.
+        taylor: Mean over images of ``|sum over pixels of activation x gradient of the loss|``, summed over
+            the consumers (Molchanov et al. 2017, "Pruning Convolutional Neural Networks for Resource
+            Efficient Inference").
         correlation: Largest absolute correlation with another filter of the group, over images and pixels.
         read: Root of the sum of squares of the weights with which the consumers read it.
         median_distance: Sum of distances of its weights to those of all other filters (He et al. 2019, FPGM).
@@ -44,7 +45,7 @@ class FilterStatistics:
     median_distance: np.ndarray
 
     def features(self) -> np.ndarray:
-        """The statistics as float32 ``(f, 9)``, each column with mean 0 and deviation 1; sizes on a log scale."""
+        """The statistics as float32 ``(f, 9)``; columns have mean 0 and deviation 1, sizes are logarithms."""
         columns = [
             *(np.log(column + 1e-8) for column in (self.l1, self.l2, self.bn_scale, self.taylor, self.read)),
             self.bn_shift,
@@ -151,7 +152,9 @@ class _ActivationMoments:
         read: dict[str, torch.Tensor] = {}
 
         def keep(layer: str, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-            read[layer] = args[0] if args[0].requires_grad else args[0].detach().requires_grad_(True)
+            # A tensor of the layer's own: what others read of the same features must not count as its gradient.
+            own = args[0].view_as(args[0])
+            read[layer] = own if own.requires_grad else own.detach().requires_grad_(True)
             return (read[layer], *args[1:])
 
         handles = [
@@ -223,5 +226,5 @@ SCORES: dict[str, Callable[[FilterStatistics, np.random.Generator], np.ndarray]]
 
 
 def importance_scores(kind: str, statistics: FilterStatistics, generator: np.random.Generator) -> np.ndarray:
-    """Scores ``(f,)`` float32 of one kind, a key of :data:`SCORES`; the random kind draws from ``generator``."""
+    """Scores ``(f,)`` float32 of one kind, a key of :data:`SCORES`; ``random`` draws from ``generator``."""
     return SCORES[kind](statistics, generator).astype(np.float32)

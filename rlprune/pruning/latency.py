@@ -24,7 +24,7 @@ class Latency:
 def measure_latency(
     models: Sequence[nn.Module], example: torch.Tensor, *, passes: int, dtype: torch.dtype
 ) -> list[Latency]:
-    """Times several networks side by side: their passes take turns, so that all see the same state of the machine.
+    """Times networks side by side: their passes take turns, so that all see the machine in the same state.
 
     Args:
         models: Networks in evaluation mode on the example's device.

@@ -7,7 +7,9 @@ needs nothing but the mean and the covariance of ``u``: one pass over the images
 pulling towards the weights as they are).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -73,44 +75,84 @@ class Gram:
             patches = patches[:, :, chosen.to(patches.device)]
         return patches.transpose(1, 2).reshape(-1, self.size)
 
-    def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The mean ``(size,)`` and the covariance ``(size, size)`` of what was taken in."""
+    def moments(self, ridge: float) -> "Moments":
+        """Mean and covariance of what was taken in, the ridge included.
+
+        Args:
+            ridge: Added to the covariance's diagonal, as a share of the mean diagonal.
+        """
         if self._origin is None:
             raise PruningError("repair has seen no images: pruning.calibration_images must be at least 1")
         shift = self._sum / self._rows
-        return self._origin + shift, self._products / self._rows - torch.outer(shift, shift)
+        covariance = self._products / self._rows - torch.outer(shift, shift)
+        smallest = torch.finfo(torch.float32).tiny
+        covariance.diagonal().add_(ridge * covariance.diagonal().mean() + smallest)
+        return Moments(self._origin + shift, covariance)
+
+
+class Moments:
+    """Mean ``(size,)`` and covariance ``(size, size)`` of a consumer's inputs, and the covariance's inverse."""
+
+    def __init__(self, mean: torch.Tensor, covariance: torch.Tensor) -> None:
+        self.mean = mean
+        self.covariance = covariance
+
+    @cached_property
+    def precision(self) -> torch.Tensor:
+        """The inverse of the covariance, by one Cholesky factorisation in fp64."""
+        factor = cholesky(self.covariance.double())
+        return torch.cholesky_inverse(factor).float()
+
+
+def cholesky(matrix: torch.Tensor) -> torch.Tensor:
+    """The lower factor of a symmetric positive definite matrix; on a GPU without waiting for it.
+
+    Raises:
+        PruningError: The matrix is not positive definite (on a CPU only: there, looking costs nothing).
+    """
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    if factor.device.type == "cpu" and info.item():
+        raise PruningError(
+            f"the inputs of a layer of the group cannot be solved for (Cholesky failed at {info.item()}): "
+            "raise pruning.ridge, or look for values that are not finite in the images or weights"
+        )
+    return factor
 
 
 @dataclass(frozen=True)
 class Repair:
-    """What a consumer must become for one mask: weights for the kept inputs ``(out, kept, ...)`` and a bias ``(out,)``."""
+    """What a consumer must become for one mask: weights for the kept inputs ``(out, kept, ...)``, bias ``(out,)``."""
 
     weight: torch.Tensor
     bias: torch.Tensor
 
 
 class Repairer:
-    """Solves one consumer's repair for any mask of a group, from one pass over the images."""
+    """Solves one consumer's repair for any mask of a group, from one pass over the images.
 
-    def __init__(self, layer: Consumer, member: Member, gram: Gram, ridge: float) -> None:
+    With covariance C, weights W and the inputs parted into those that stay (S) and those that go (G), the change of the
+    kept weights is ``C_SS^-1 C_SG W_G^T``. The inverse P of C gives the same as ``-P_SG P_GG^-1 W_G^T``: whichever of
+    the two has the smaller system is solved.
+    """
+
+    def __init__(self, layer: Consumer, member: Member, moments: Moments) -> None:
         """Prepares the solves.
 
         Args:
             layer: The consumer as it is before the cut.
             member: Its place in the group.
-            gram: The moments of its inputs.
-            ridge: Added to the covariance's diagonal, as a share of the mean diagonal.
+            moments: Of its inputs.
         """
         self._layer = layer
         self._member = member
-        self._mean, covariance = gram.moments()
-        covariance.diagonal().add_(ridge * covariance.diagonal().mean() + torch.finfo(torch.float32).tiny)
-        self._covariance = covariance
+        self._moments = moments
         self._weight = layer.weight.detach().float().reshape(layer.weight.shape[0], -1)
         bias = (
             torch.zeros(len(self._weight), device=layer.weight.device) if layer.bias is None else layer.bias
         )
         self._bias = bias.detach().float()
+        self._full = moments.covariance @ self._weight.T
+        self._output_mean = self._weight @ moments.mean + self._bias
 
     def solve(self, mask: np.ndarray) -> Repair:
         """The repaired weights and bias for a mask: bool ``(f,)``.
@@ -118,23 +160,23 @@ class Repairer:
         Raises:
             PruningError: The covariance is not positive definite even with the ridge (inputs that are not finite).
         """
-        kept = self._member.kept(mask, self._layer.weight.shape[1])
-        stays = input_columns(self._layer, kept)
+        width = self._layer.weight.shape[1]
+        kept = self._member.kept(mask, width)
         shape = (len(self._weight), len(kept), *self._layer.weight.shape[2:])
-        if len(kept) == self._layer.weight.shape[1]:
+        if len(kept) == width:
             return Repair(self._weight.reshape(shape), self._bias)
-        goes = input_columns(self._layer, self._member.dropped(mask))
-        lost = self._weight[:, goes]
-        reading = self._covariance[stays]
-        factor, info = torch.linalg.cholesky_ex(reading[:, stays])
-        if factor.device.type == "cpu" and info.item():
-            raise PruningError(
-                f"the inputs of a layer of the group cannot be solved for (Cholesky failed at {info.item()}): "
-                "raise pruning.ridge, or look for values that are not finite in the images or weights"
-            )
-        change = torch.cholesky_solve(reading[:, goes] @ lost.T, factor).T
-        bias = self._bias + lost @ self._mean[goes] - change @ self._mean[stays]
-        return Repair((self._weight[:, stays] + change).reshape(shape), bias)
+        stays = input_columns(self._layer, kept)
+        if 2 * len(kept) <= width:
+            covariance = self._moments.covariance.index_select(0, stays).index_select(1, stays)
+            weight = torch.cholesky_solve(self._full.index_select(0, stays), cholesky(covariance)).T
+        else:
+            goes = input_columns(self._layer, self._member.dropped(mask))
+            precision = self._moments.precision.index_select(0, goes)
+            lost = self._weight.index_select(1, goes).T
+            mixed = torch.cholesky_solve(lost, cholesky(precision.index_select(1, goes)))
+            weight = (self._weight - mixed.T @ precision).index_select(1, stays)
+        bias = self._output_mean - weight @ self._moments.mean.index_select(0, stays)
+        return Repair(weight.reshape(shape), bias)
 
 
 def apply_repair(layer: Consumer, repair: Repair) -> None:
@@ -152,15 +194,16 @@ def apply_repair(layer: Consumer, repair: Repair) -> None:
             layer.bias.copy_(repair.bias)
 
 
-def collect_grams(
-    model: nn.Module, group: FilterGroup, inputs: torch.Tensor, batch_size: int, seed: int
-) -> dict[str, Gram]:
-    """The Gram matrix of every consumer of a group over calibration images, by layer name.
+def collect_moments(
+    model: nn.Module, group: FilterGroup, inputs: torch.Tensor, *, ridge: float, batch_size: int, seed: int
+) -> dict[str, Moments]:
+    """The moments of the inputs of every consumer of a group over calibration images, by layer name.
 
     Args:
         model: The network before the cut, in evaluation mode while this runs.
         group: The group.
         inputs: Normalised train images ``(n, c, h, w)`` on the network's device.
+        ridge: Added to each covariance's diagonal, as a share of the mean diagonal.
         batch_size: Images a forward pass.
         seed: Of the sample of patches.
     """
@@ -180,16 +223,16 @@ def collect_grams(
         model.train(was_training)
         for handle in handles:
             handle.remove()
-    return grams
+    return {layer: gram.moments(ridge) for layer, gram in grams.items()}
 
 
 def repair_for_mask(
-    model: nn.Module, group: FilterGroup, mask: np.ndarray, grams: dict[str, Gram], ridge: float
+    model: nn.Module, group: FilterGroup, mask: np.ndarray, moments: Mapping[str, Moments]
 ) -> dict[str, Repair]:
     """The repair of every consumer of a group for one mask, to be applied after the cut, by layer name."""
     repairs = {}
     for member in group.with_role("consumer"):
         layer = model.get_submodule(member.layer)
         assert isinstance(layer, nn.Conv2d | nn.Linear)
-        repairs[member.layer] = Repairer(layer, member, grams[member.layer], ridge).solve(mask)
+        repairs[member.layer] = Repairer(layer, member, moments[member.layer]).solve(mask)
     return repairs

@@ -16,7 +16,7 @@ from torch import nn
 
 from rlprune.pruning.groups import FilterGroup, Member
 from rlprune.pruning.partition import Partition, replace_modules, trace
-from rlprune.pruning.repair import Consumer, Gram, Repairer
+from rlprune.pruning.repair import Consumer, Gram, Moments, Repairer
 from rlprune.pruning.surgery import check_mask
 
 Fidelity = Literal["raw", "bn", "repair"]
@@ -120,6 +120,7 @@ class RewardEngine:
         self._labels = labels
         self._subset = labels
         self._known: dict[bytes, float] = {}
+        self.moments: dict[str, Moments] = {}
         graph = trace(model, fold_batch_norm=fidelity != "bn")
         exact = {
             member.layer: copy.deepcopy(graph.get_submodule(member.layer)) for member in self._consumers()
@@ -165,21 +166,37 @@ class RewardEngine:
     ) -> dict[str, "_Reader"]:
         """What gives each consumer its weights for a mask."""
         readers: dict[str, _Reader] = {}
-        grams: dict[str, Gram] = {}
         if self._fidelity == "repair":
-            for name, module in self._masked.items():
-                assert isinstance(module, MaskedConsumer)
-                grams[name] = module.gram = Gram(exact[name], len(calibration), seed)  # type: ignore[arg-type]
-            for block in calibration.split(BLOCK_IMAGES):
-                self._part.suffix(*self._boundary(block, dtype))
+            self.moments = self._collect_moments(exact, calibration, ridge, dtype, seed)
         for member in self._consumers():
             module, layer = self._masked[member.layer], exact[member.layer]
             assert isinstance(module, MaskedConsumer)
             assert isinstance(layer, nn.Conv2d | nn.Linear)
-            module.gram = None
-            repairer = Repairer(layer, member, grams[member.layer], ridge) if grams else None
+            repairer = Repairer(layer, member, self.moments[member.layer]) if self.moments else None
             readers[member.layer] = _Reader(module, layer, member, repairer)
         return readers
+
+    def _collect_moments(
+        self,
+        exact: dict[str, nn.Module],
+        calibration: torch.Tensor,
+        ridge: float,
+        dtype: torch.dtype,
+        seed: int,
+    ) -> dict[str, Moments]:
+        """The moments of what each consumer reads of the train images, from one pass."""
+        grams = {}
+        for name, module in self._masked.items():
+            layer = exact[name]
+            assert isinstance(module, MaskedConsumer)
+            assert isinstance(layer, nn.Conv2d | nn.Linear)
+            grams[name] = module.gram = Gram(layer, len(calibration), seed)
+        for block in calibration.split(BLOCK_IMAGES):
+            self._part.suffix(*self._boundary(block, dtype))
+        for module in self._masked.values():
+            assert isinstance(module, MaskedConsumer)
+            module.gram = None
+        return {name: gram.moments(ridge) for name, gram in grams.items()}
 
     @property
     def n_images(self) -> int:

@@ -29,7 +29,8 @@ def check_mask(group: FilterGroup, mask: np.ndarray) -> np.ndarray:
 def cut(model: nn.Module, group: FilterGroup, mask: np.ndarray, example: torch.Tensor) -> None:
     """Removes the filters that a mask drops from every layer of a group, in place.
 
-    The cut network gives the same outputs as the masked one: whatever reads the group no longer sees those filters.
+    The cut network gives the same outputs as the masked one: whatever reads the group no longer sees those
+    filters.
 
     Args:
         model: The network that the group was found in, not cut since.
@@ -51,7 +52,7 @@ def cut(model: nn.Module, group: FilterGroup, mask: np.ndarray, example: torch.T
 
 
 def resize_to_state(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Gives every layer of a freshly built network the shapes of a state dict, in place (values are not loaded).
+    """Gives every layer of a freshly built network the shapes of a state dict, in place; loads no values.
 
     Args:
         model: The network as its factory builds it.

@@ -29,9 +29,9 @@ def efficiency_counts(
 class GroupTask:
     """Judges masks on a fresh subset of the reward images each time it is redrawn.
 
-    The drop of a mask is what the network has lost already, as the guard measured it, plus what the mask loses against
-    the network as it is now on the same images. Comparing with the base model on the reward images themselves would
-    read forgetting as a drop where the base model had been trained on those images.
+    The drop of a mask is what the network has lost already, as the guard measured it, plus what the mask
+    loses against the network as it is now on the same images. Comparing with the base model on the reward
+    images themselves would read forgetting as a drop where the base model had been trained on those images.
     """
 
     def __init__(
