@@ -18,6 +18,14 @@ def setting(default: Any, help: str, choices: tuple[str, ...] | None = None, **l
     return field(default=default, metadata=metadata)
 
 
+FACTORY_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "vgg16_bn": {"width": 0.25},
+    "resnet20": {"width": 1.0},
+    "resnet56": {"width": 1.0},
+}
+"""Default arguments of each factory; a factory that is not named here gets none."""
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Which images, and how they are split."""
@@ -51,7 +59,10 @@ class ModelConfig:
         "vgg16_bn",
         "vgg16_bn | resnet20 | resnet56 | torchvision:NAME | package.module:factory (gets num_classes=)",
     )
-    arguments: dict[str, Any] = setting({"width": 0.25}, "keyword arguments of the factory")
+    arguments: dict[str, Any] = setting(
+        FACTORY_ARGUMENTS["vgg16_bn"],
+        "keyword arguments of the factory (another factory starts from its own)",
+    )
 
 
 @dataclass(frozen=True)
@@ -83,10 +94,24 @@ class PruningConfig:
     fidelity: str = setting(
         "repair", "how the masked network is measured for the reward", choices=("raw", "bn", "repair")
     )
+    recovery: float = setting(
+        0.5,
+        "share of a mask's loss that fine-tuning is expected to win back; the reward counts the rest",
+        low=0,
+        high=0.95,
+    )
     reward_split: str = setting("reward", "images that rewards are computed on", choices=("reward", "train"))
     reward_images: int = setting(128, "images of each iteration's fresh subset", low=1)
     calibration_images: int = setting(
         2000, "train images for Gram matrices, batch-norm statistics, scores", low=8
+    )
+    cache_mib: float = setting(
+        0.0, "MiB of layer outputs that a reward engine keeps (0: a quarter of the free memory)", low=0
+    )
+    budget: str = setting(
+        "spread",
+        "first-come: each group may spend all that is left of b; spread: b grows with the MACs of the groups done",
+        choices=("first-come", "spread"),
     )
     order: str = setting("input-upward", "order of the groups", choices=("input-upward", "output-downward"))
     candidates: int = setting(4, "masks of the agent that are measured on val", low=1)
@@ -103,7 +128,7 @@ class AgentConfig:
     policy: str = setting(
         "set", "what maps filters to keep probabilities", choices=("set", "paper", "logits")
     )
-    iterations: int = setting(20, "training iterations a group", low=1)
+    iterations: int = setting(12, "training iterations a group", low=1)
     masks: int = setting(16, "masks sampled an iteration (even: antithetic pairs)", low=4)
     learning_rate: float = setting(0.3, "Adam's rate for the policy", above=0)
     entropy_coefficient: float = setting(0.03, "weight of the policy's mean entropy per filter", low=0)
@@ -123,7 +148,7 @@ class FineTuneConfig:
     group_epochs: float = setting(0.25, "epochs over train after each group", low=0)
     final_epochs: float = setting(2.0, "epochs over train after the last group", low=0)
     batch_size: int = setting(128, "images a step", low=2)
-    learning_rate: float = setting(0.02, "peak rate of SGD; falls to zero in each fine-tuning", above=0)
+    learning_rate: float = setting(0.005, "peak rate of SGD; falls to zero in each fine-tuning", above=0)
     weight_decay: float = setting(5e-4, "L2 penalty of SGD", low=0)
     label_smoothing: float = setting(0.1, "share of the label spread over all classes", low=0, high=0.9)
 
@@ -141,8 +166,9 @@ class SearchConfig:
         {
             "agent.learning_rate": {"low": 0.1, "high": 0.6, "log": True},
             "agent.entropy_coefficient": {"low": 3e-3, "high": 6e-2, "log": True},
-            "agent.iterations": {"low": 12, "high": 24},
-            "finetune.learning_rate": {"low": 0.005, "high": 0.05, "log": True},
+            "agent.iterations": {"low": 8, "high": 16},
+            "finetune.learning_rate": {"low": 0.002, "high": 0.02, "log": True},
+            "pruning.recovery": {"low": 0.2, "high": 0.8},
         },
         "sampled settings: name -> {low, high, log} or {choices}",
     )

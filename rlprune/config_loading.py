@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from rlprune.config import Config
+from rlprune.config import FACTORY_ARGUMENTS, Config
 from rlprune.config_values import Setting, all_settings, coerce, coerce_space, describe, nearest
 from rlprune.errors import ConfigError
 
@@ -123,7 +123,7 @@ class _Loading:
         """One value under its dotted name, or under the name of a mapping and a key in it."""
         parent = next((found for found in self.known.values() if _is_key_of(name, found)), None)
         if parent is not None:
-            so_far = self.values.get(parent.name, parent.default)
+            so_far = self.values.get(parent.name, self._default(parent))
             value = {**(so_far if isinstance(so_far, Mapping) else {}), name[len(parent.name) + 1 :]: value}
             name = parent.name
         if name in self.known:
@@ -134,6 +134,13 @@ class _Loading:
             self.faults.append(f"{name}: is a section; set one of its settings, for example {first}{source}")
         else:
             self.faults.append(f"{name}: unknown setting{self._offer(name)}{source}")
+
+    def _default(self, setting: Setting) -> Any:
+        """A setting's default; that of the factory's arguments goes with the factory named so far."""
+        factory = self.values.get("model.factory")
+        if setting.name == "model.arguments" and factory is not None:
+            return FACTORY_ARGUMENTS.get(str(factory), {})
+        return setting.default
 
     def _offer(self, name: str) -> str:
         section = name.split(".")[0]
@@ -149,6 +156,8 @@ class _Loading:
         """The settings, or all faults in one :class:`ConfigError`."""
         good: dict[str, Any] = {}
         replaced: set[str] = set()
+        if "model.factory" in self.values:
+            good["model.arguments"] = FACTORY_ARGUMENTS.get(str(self.values["model.factory"]), {})
         for name, value in self.values.items():
             good[name], faults = coerce(self.known[name], value)
             if faults and good[name] == self.known[name].default:

@@ -1,8 +1,8 @@
 """The story of the method: one whole run, group after group.
 
-For each group an agent is trained on the reward engine; its best masks are cut, repaired and measured on val;
-the best one is fine-tuned shortly and must pass the guard, or the next is tried, or the group stays whole.
-Then the network is fine-tuned to the end and measured.
+For each group an agent is trained on the reward engine; its best masks are cut, repaired and measured on val; the best
+one is fine-tuned shortly and must pass the guard, or the next is tried, or the group stays whole. Then the network is
+fine-tuned to the end and measured.
 """
 
 import copy
@@ -18,86 +18,31 @@ import numpy as np
 import torch
 from torch import nn
 
+from rlprune.candidates import Candidate, candidate_masks, make_candidate
 from rlprune.config import Config
 from rlprune.config_loading import config_to_dict
-from rlprune.data import DataSplits, Preprocess, image_tensor
-from rlprune.errors import CheckpointError, ConfigError
-from rlprune.pruning.cost import Cost, GroupCost, count_cost
-from rlprune.pruning.groups import FilterGroup, find_groups
+from rlprune.data import DataSplits
+from rlprune.errors import CheckpointError
+from rlprune.pruning.cost import GroupCost, group_macs
+from rlprune.pruning.groups import FilterGroup
 from rlprune.pruning.importance import filter_statistics, filter_weights, importance_scores
-from rlprune.pruning.repair import Moments, apply_repair, collect_moments, repair_for_mask
-from rlprune.pruning.reward_engine import BLOCK_IMAGES, RewardEngine
-from rlprune.pruning.surgery import cut, resize_to_state, widths
+from rlprune.pruning.repair import Moments
+from rlprune.pruning.surgery import resize_to_state, widths
 from rlprune.results.environment import describe_environment
 from rlprune.results.interval import paired_drop
 from rlprune.results.record import TrialRecord
+from rlprune.results.step_report import StepReport
 from rlprune.rl.agent import AgentOutcome, train_agent
-from rlprune.rl.group_task import GroupTask, efficiency_counts
+from rlprune.rl.group_task import GroupTask, efficiency_counts, expected_drop
 from rlprune.rl.reward import pruning_reward
 from rlprune.rl.task import FilterContext
-from rlprune.seeding import child_seed, generator
-from rlprune.training.device import resolve_device, resolve_precision
-from rlprune.training.evaluate import accuracy, correct_predictions
-from rlprune.training.fit import EpochReport, FitSchedule, fit
-from rlprune.training.network_file import NetworkSpec, save_network
+from rlprune.seeding import generator
+from rlprune.training.evaluate import accuracy
+from rlprune.training.fit import EpochReport
+from rlprune.training.network_file import save_network
+from rlprune.workbench import Workbench
 
 FINAL_STEP = "final fine-tuning"
-
-
-@dataclasses.dataclass(frozen=True)
-class StepReport:
-    """What one step did; accuracies and drops in percentage points, ratios as fractions of the base."""
-
-    step: int
-    n_steps: int
-    group: str
-    filters: int
-    kept: int
-    accuracy_val: float
-    drop_val: float
-    filter_keep_ratio: float
-    macs_ratio: float
-    params_ratio: float
-    candidates_tried: int
-    evaluations: int
-    seconds: float
-
-    def to_metrics(self) -> dict[str, str | float | int]:
-        """The report as a flat dict."""
-        return dataclasses.asdict(self)
-
-
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-    """A mask, the network cut by it, and what it is worth on val before fine-tuning."""
-
-    mask: np.ndarray
-    model: nn.Module
-    reward_val: float
-
-
-COUNTS = (1.2, 0.85)
-"""Filters that the cautious and the bold candidate keep, as shares of what the agent's mode keeps."""
-
-
-def candidate_masks(outcome: AgentOutcome, count: int) -> list[np.ndarray]:
-    """Distinct masks to measure on val: the agent's mode, more and less cautious ones, the best it saw.
-
-    Args:
-        outcome: The trained agent's; f filters.
-        count: How many masks, at most.
-
-    Returns:
-        bool ``(f,)`` each, the mode first.
-    """
-    ranking = np.argsort(-outcome.keep_probabilities, kind="stable")
-    masks = [outcome.mode]
-    for share in COUNTS:
-        mask = np.zeros_like(outcome.mode)
-        mask[ranking[: max(1, round(share * outcome.mode.sum()))]] = True
-        masks.append(mask)
-    distinct = {mask.tobytes(): mask for mask in (*masks, *outcome.masks)}
-    return list(distinct.values())[:count]
 
 
 class PruningRun:
@@ -115,18 +60,15 @@ class PruningRun:
             ConfigError: The splits hold test images.
             ModelError: The network has no prunable group.
         """
-        if splits.test is not None:
-            raise ConfigError("a pruning run must not be able to reach the test split: pass splits.sealed()")
         self._config = config
-        self._splits = splits
-        self._device = resolve_device(config.device)
-        self._dtype = resolve_precision(config.precision, self._device)
-        self._base = copy.deepcopy(model).to(self._device).eval()
-        self._example = torch.zeros(1, *splits.info.image_shape, device=self._device)
-        self._base_cost = count_cost(self._base, self._example)
+        self._bench = Workbench(config, splits)
+        self._base = copy.deepcopy(model).to(self._bench.device).eval()
+        self._base_cost = self._bench.cost(self._base)
         self._base_widths = widths(self._base)
-        self._base_correct = self._correct_val(self._base)
-        self._order = [group.name for group in self._find_groups(self._base)]
+        self._base_correct = self._bench.correct_val(self._base)
+        groups = self._bench.groups(self._base)
+        self._shares = group_macs(self._base, groups, self._bench.example)
+        self._order = [group.name for group in groups]
         if config.pruning.order == "output-downward":
             self._order.reverse()
         self._model = copy.deepcopy(self._base)
@@ -167,80 +109,80 @@ class PruningRun:
 
     def _prune_group(self, name: str) -> StepReport:
         """Agent, candidates, guard: one group."""
-        group = next(group for group in self._find_groups(self._model) if group.name == name)
+        group = next(group for group in self._bench.groups(self._model) if group.name == name)
         if group.n_filters == 1:
             return self._report(name, 1, 1, tried=0, evaluations=0)
-        cost = GroupCost(self._model, group, self._example)
+        cost = GroupCost(self._model, group, self._bench.example)
         outcome, moments = self._train_agent(group, cost)
         self._agents[name] = {
             "keep_probabilities": torch.from_numpy(outcome.keep_probabilities),
             "history": outcome.history,
             "policy": outcome.state,
         }
-        candidates = self._measured_candidates(group, cost, outcome, moments)
-        for number, candidate in enumerate(candidates, start=1):
+        kept, tried = group.n_filters, 0
+        for candidate in self._ranked_candidates(group, cost, outcome, moments):
             if candidate.mask.all():
-                return self._report(name, group.n_filters, group.n_filters, number, outcome.evaluations)
-            self._fine_tune(candidate.model, self._config.finetune.group_epochs, (name, number))
-            correct = self._correct_val(candidate.model)
-            if self._drop(correct) <= self._config.pruning.b:
-                self._model, self._correct = candidate.model, correct
-                return self._report(
-                    name, group.n_filters, int(candidate.mask.sum()), number, outcome.evaluations
-                )
-        return self._report(name, group.n_filters, group.n_filters, len(candidates), outcome.evaluations)
+                break
+            tried += 1
+            candidate = self._fine_tuned(candidate, name, tried)
+            if self._drop(candidate.correct) <= self._config.pruning.b:
+                self._model, self._correct = candidate.model, candidate.correct
+                kept = int(candidate.mask.sum())
+                break
+        return self._report(name, group.n_filters, kept, tried, outcome.evaluations)
 
     def _train_agent(self, group: FilterGroup, cost: GroupCost) -> tuple[AgentOutcome, Mapping[str, Moments]]:
-        """Trains an agent on a group of the network as it is now; also gives the moments for the repair."""
-        pruning, seed = self._config.pruning, self._config.seed
-        calibration, calibration_labels = self._calibration(group)
-        statistics = filter_statistics(self._model, group, calibration, calibration_labels)
+        """Trains an agent on a group of the network as it is now; also gives what the repair needs."""
+        bench, pruning, agent = self._bench, self._config.pruning, self._config.agent
+        calibration, classes = bench.calibration(group.name)
+        statistics = filter_statistics(self._model, group, calibration, classes)
         scores = importance_scores(
-            self._config.agent.importance, statistics, generator(seed, "importance", group.name)
+            agent.importance, statistics, generator(self._config.seed, "importance", group.name)
         )
         context = FilterContext(statistics.features(), filter_weights(self._model, group), scores)
-        images, labels = image_tensor(self._splits.split(pruning.reward_split), self._device)
-        engine = RewardEngine(
-            self._model,
-            group,
-            self._normalised(images),
-            labels,
-            calibration=calibration,
-            fidelity=pruning.fidelity,  # type: ignore[arg-type]
-            accuracy=pruning.accuracy,  # type: ignore[arg-type]
-            ridge=pruning.ridge,
-            dtype=self._dtype,
-            seed=child_seed(seed, "patches", group.name),
+        engine = bench.reward_engine(self._model, group, calibration)
+        task = GroupTask(
+            engine, context, cost, pruning, b=self._bound(group.name), spent=self._drop(self._correct)
         )
-        task = GroupTask(engine, context, cost, pruning, spent=self._drop(self._correct))
-        outcome = train_agent(task, self._config.agent, child_seed(seed, "agent", group.name), None)
+        outcome = train_agent(task, agent, bench.seed("agent", group.name), None)
         if engine.moments or not pruning.repair:
             return outcome, engine.moments
-        return outcome, collect_moments(
-            self._model,
-            group,
-            calibration,
-            ridge=pruning.ridge,
-            batch_size=BLOCK_IMAGES,
-            seed=child_seed(seed, "patches", group.name),
-        )
+        return outcome, bench.moments(self._model, group, calibration)
 
-    def _measured_candidates(
+    def _ranked_candidates(
         self, group: FilterGroup, cost: GroupCost, outcome: AgentOutcome, moments: Mapping[str, Moments]
     ) -> list[Candidate]:
-        """The agent's candidates, cut, repaired and measured on val, best first."""
+        """The agent's candidates, cut and repaired, by their reward on val, best first."""
+        pruning, bound = self._config.pruning, self._bound(group.name)
+        candidates = [
+            make_candidate(self._bench, self._model, group, mask, moments)
+            for mask in candidate_masks(outcome, pruning.candidates)
+        ]
+
+        def reward(candidate: Candidate) -> float:
+            total, kept = efficiency_counts(pruning.efficiency, cost, np.array(candidate.mask.sum()))
+            lost = accuracy(self._correct) - accuracy(candidate.correct)
+            drop = expected_drop(self._drop(self._correct), lost, pruning.recovery)
+            return float(pruning_reward(drop, bound, total, kept))
+
+        return sorted(candidates, key=reward, reverse=True)
+
+    def _bound(self, name: str) -> float:
+        """The drop bound in the reward of a group: what may have been spent once this group is done."""
         pruning = self._config.pruning
-        candidates = []
-        for mask in candidate_masks(outcome, pruning.candidates):
-            model = copy.deepcopy(self._model)
-            cut(model, group, mask, self._example)
-            if pruning.repair:
-                for layer, repair in repair_for_mask(self._model, group, mask, moments).items():
-                    apply_repair(model.get_submodule(layer), repair)  # type: ignore[arg-type]
-            total, kept = efficiency_counts(pruning.efficiency, cost, np.array(mask.sum()))
-            reward = pruning_reward(self._drop(self._correct_val(model)), pruning.b, total, kept)
-            candidates.append(Candidate(mask, model, float(reward)))
-        return sorted(candidates, key=lambda candidate: -candidate.reward_val)
+        if pruning.budget == "first-come":
+            return pruning.b
+        done = self._order[: self._order.index(name) + 1]
+        return pruning.b * sum(self._shares[group] for group in done) / sum(self._shares.values())
+
+    def _fine_tuned(self, candidate: Candidate, name: str, number: int) -> Candidate:
+        """A candidate after its short fine-tuning, or as it was where that is better on val."""
+        model = copy.deepcopy(candidate.model)
+        self._bench.fine_tune(model, self._config.finetune.group_epochs, name, number)
+        correct = self._bench.correct_val(model)
+        if accuracy(correct) > accuracy(candidate.correct):
+            return Candidate(candidate.mask, model, correct)
+        return candidate
 
     def _finish(self) -> StepReport:
         """Fine-tunes the network to the end; the state that is best on val stays, the one before included."""
@@ -248,72 +190,25 @@ class PruningRun:
 
         def look(_: EpochReport | None = None) -> None:
             nonlocal best
-            correct = self._correct_val(self._model)
+            correct = self._bench.correct_val(self._model)
             if accuracy(correct) > best[0]:
                 best = (accuracy(correct), correct, copy.deepcopy(self._model.state_dict()))
 
-        self._fine_tune(self._model, self._config.finetune.final_epochs, (FINAL_STEP,), on_epoch=look)
+        self._bench.fine_tune(self._model, self._config.finetune.final_epochs, FINAL_STEP, on_epoch=look)
         look()
         self._model.load_state_dict(best[2])
         self._correct = best[1]
         return self._report(FINAL_STEP, 0, 0, tried=0, evaluations=0)
 
-    def _fine_tune(
-        self, model: nn.Module, epochs: float, purpose: tuple[str | int, ...], on_epoch: Any = None
-    ) -> None:
-        settings = self._config.finetune
-        schedule = FitSchedule(
-            epochs=epochs,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            label_smoothing=settings.label_smoothing,
-            warmup_share=0.0,
-        )
-        fit(
-            model,
-            self._splits.train,
-            self._splits.info,
-            schedule,
-            device=self._device,
-            dtype=self._dtype,
-            seed=child_seed(self._config.seed, "fine-tune", *purpose),
-            on_epoch=on_epoch,
-        )
-
-    def _find_groups(self, model: nn.Module) -> list[FilterGroup]:
-        return find_groups(model, self._example, self._config.pruning.keep_whole)
-
-    def _normalised(self, images: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode():
-            return Preprocess(self._splits.info).to(self._device)(images).clone()
-
-    def _calibration(self, group: FilterGroup) -> tuple[torch.Tensor, torch.Tensor]:
-        """Train images of this group's calibration, normalised ``(n, c, h, w)``, and their classes."""
-        train = self._splits.train
-        count = min(self._config.pruning.calibration_images, len(train))
-        drawn = generator(self._config.seed, "calibration", group.name).choice(
-            len(train), count, replace=False
-        )
-        images, labels = image_tensor(train.take(np.sort(drawn)), self._device)
-        return Preprocess(self._splits.info).to(self._device)(images), labels
-
-    def _correct_val(self, model: nn.Module) -> np.ndarray:
-        split, info = self._splits.val, self._splits.info
-        return correct_predictions(model, split, info, device=self._device, dtype=self._dtype)
-
     def _drop(self, correct: np.ndarray) -> float:
-        """The drop on val in percentage points."""
-        return accuracy(self._base_correct) - accuracy(correct)
-
-    def _cost(self) -> Cost:
-        return count_cost(self._model, self._example)
+        """The drop on val, percentage points."""
+        return paired_drop(self._base_correct, correct).drop
 
     def _filter_keep_ratio(self) -> float:
         return sum(widths(self._model).values()) / sum(self._base_widths.values())
 
     def _report(self, group: str, filters: int, kept: int, tried: int, evaluations: int) -> StepReport:
-        cost = self._cost()
+        cost = self._bench.cost(self._model)
         return StepReport(
             step=self.position + 1,
             n_steps=self.n_steps,
@@ -358,7 +253,7 @@ class PruningRun:
 
     def record(self) -> TrialRecord:
         """The run as a row; trial, network, test and latency are for others to fill in."""
-        cost, drop = self._cost(), paired_drop(self._base_correct, self._correct)
+        cost, drop = self._bench.cost(self._model), paired_drop(self._base_correct, self._correct)
         return TrialRecord(
             status="COMPLETE" if self.done else "STOPPED",
             b=self._config.pruning.b,
@@ -388,19 +283,10 @@ class PruningRun:
         Args:
             path: The file; its folder is made.
         """
-        info = self._splits.info
-        spec = NetworkSpec(
-            factory=self._config.model.factory,
-            arguments=dict(self._config.model.arguments),
-            num_classes=info.num_classes,
-            in_channels=info.image_shape[0],
-            info=info,
-            widths=widths(self._model),
-        )
         save_network(
             path,
             self._model,
-            spec=spec,
+            spec=self._bench.network_spec(self._model),
             record=json.loads(self.record().to_json()),
             config=config_to_dict(self._config),
             versions=describe_environment(sys.argv),

@@ -62,6 +62,14 @@ def _start_or_resume(arguments: argparse.Namespace, verb: str, job: Job) -> int:
         path = _folder_path(config, verb)
         RunFolder.check_free(path)
         return _run(config, path, job, resuming=False)
+    given = sorted(
+        {text.partition("=")[0] for text in arguments.overrides} - {"search.name", "search.storage_path"}
+    )
+    if given or arguments.config:
+        raise ConfigError(
+            f"--resume goes on with the settings of the run; leave out {', '.join(given) or '--config'}, or start a new "
+            "run with them"
+        )
     if not config.search.name:
         raise ConfigError(
             f"--resume needs the run's name: --name NAME, or rlprune resume {config.search.storage_path}/NAME"
@@ -90,11 +98,14 @@ def _run(config: Config, where: RunFolder | Path, job: Job, *, resuming: bool) -
     from rlprune.final_table import max_drop_of, measure_frontier
     from rlprune.training.base import obtain_base
     from rlprune.training.device import resolve_device
+    from rlprune.workbench import Workbench
 
     resolve_device(config.device)
     splits = load_splits(config.data)
     with _ray(config) if job is _search else nullcontext():
         base = obtain_base(config, splits, progress=say)
+        groups = Workbench(config, splits.sealed()).groups(base.model)
+        say(f"{sum(group.n_filters for group in groups):,} filters in {len(groups)} groups")
         if isinstance(where, Path):
             trained = dataclasses.replace(config.base, checkpoint=str(base.path.resolve()))
             config = dataclasses.replace(config, base=trained)

@@ -16,20 +16,21 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
 INTRODUCTION = """\
 # Settings
 
-This page is made by `python scripts/make_settings_doc.py` from the dataclasses in `rlprune/config.py`, the only home
-of every default. Do not edit it by hand; a test compares it with the settings.
+This page is made by `python scripts/make_settings_doc.py` from the dataclasses in `rlprune/config.py`, the
+only home of every default. Do not edit it by hand; a test compares it with the settings.
 
 Settings come from three places; a later one wins:
 
 1. the defaults below;
 2. a YAML file (`--config FILE`) with one mapping a section, which holds only what differs from the defaults;
 3. options of the command line. Every setting can be set by its dotted name, as often as you like:
-   `--set agent.iterations=30 --set pruning.keep_whole=features.0,features.3`. A key inside a mapping is set by going on
-   with dots: `--set model.arguments.width=0.5`; `--set 'model.arguments={}'` empties the mapping.
+   `--set agent.iterations=30 --set pruning.keep_whole=features.0,features.3`. A key inside a mapping is set
+   by going on with dots: `--set model.arguments.width=0.5`; `--set 'model.arguments={}'` empties the mapping.
 
-Everything is checked before any work: unknown names, wrong types, values out of range and impossible combinations are
-reported together, with the nearest known name, and the exit code is 2. `rlprune validate FILE` does only this check,
-and `rlprune settings` prints this list. The run folder's `config.yaml` holds all settings of a run.
+All settings are checked before any work: unknown names, wrong types, values out of range and impossible
+combinations are reported together, with the nearest known name, and the exit code is 2. `rlprune validate
+FILE` makes only this check, and `rlprune settings` prints this list. The run folder's `config.yaml` holds all
+settings of a run.
 
 Accuracies, drops and drop bounds are percentage points. Fractions and shares lie between 0 and 1.
 """

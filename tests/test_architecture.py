@@ -20,6 +20,8 @@ TIERS = (
     {"config_loading"},
     {"data", "models", "pruning", "results"},
     {"rl", "training"},
+    {"workbench"},
+    {"candidates"},
     {"pruning_run", "final_table"},
     {"search"},
     {"verbs"},

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rlprune.errors import ModelError, PruningError
 from rlprune.models import resnet20, vgg16_bn
+from rlprune.pruning import prefix_cache
 from rlprune.pruning.cost import GroupCost, count_cost
 from rlprune.pruning.groups import FilterGroup, Member, find_groups
 from rlprune.pruning.repair import Gram, Repairer, apply_repair, collect_moments, repair_for_mask
@@ -110,7 +111,7 @@ def soft(outputs: torch.Tensor) -> float:
     return 100 * outputs.softmax(1).gather(1, LABELS[:, None]).mean().item()
 
 
-def make_engine(model, group, images, calibration, fidelity, accuracy="soft", dtype=torch.float32):
+def make_engine(model, group, images, calibration, fidelity, accuracy="soft", dtype=torch.float32, **more):
     return RewardEngine(
         model,
         group,
@@ -122,6 +123,7 @@ def make_engine(model, group, images, calibration, fidelity, accuracy="soft", dt
         ridge=1e-3,
         dtype=dtype,
         seed=0,
+        **more,
     )
 
 
@@ -327,9 +329,9 @@ def test_engine_subsets_duplicates_and_hard_accuracy(images, calibration):
     masks = random_masks(group, 3)
     calls = []
     measure = engine._measure
-    engine._measure = lambda mask: calls.append(1) or measure(mask)
+    engine._measure = lambda fresh: calls.append(len(fresh)) or measure(fresh)
     whole = engine.accuracies(np.concatenate([masks, masks]))
-    assert len(calls) == 3
+    assert calls == [3]
     np.testing.assert_array_equal(whole[:3], whole[3:])
     parts = []
     for chosen in (np.arange(0, 12), np.arange(12, 24)):
@@ -342,6 +344,24 @@ def test_engine_subsets_duplicates_and_hard_accuracy(images, calibration):
         for mask in masks
     ]
     np.testing.assert_allclose(engine.accuracies(masks), expected)
+
+
+@pytest.mark.parametrize("fidelity", ["raw", "bn", "repair"])
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_small_cache_changes_no_reward(images, calibration, monkeypatch, fidelity, share):
+    monkeypatch.setattr(prefix_cache, "BLOCK_IMAGES", 5)
+    model = warmed("resnet20")
+    group = find_groups(model, images[:1])[4]
+    masks = random_masks(group, 20)
+    free = make_engine(model, group, images, calibration, fidelity)
+    budget = int(share * free._images.cached_bytes)
+    assert free._images.cached_bytes == free._images.image_bytes * 24
+    tight = make_engine(model, group, images, calibration, fidelity, cache_bytes=budget)
+    for chosen in (None, np.array([3, 1, 8, 20, 21, 22, 23, 5])):
+        free.use_images(chosen)
+        tight.use_images(chosen)
+        assert tight._images.cached_bytes <= budget
+        np.testing.assert_allclose(tight.accuracies(masks), free.accuracies(masks), atol=1e-4)
 
 
 def test_engine_in_bf16_is_close(images, calibration):

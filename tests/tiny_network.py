@@ -9,6 +9,21 @@ from rlprune.training.fit import FitSchedule, fit
 FACTORY = "tiny_network:build"
 GROUPS = ["0", "3", "6"]
 FILTERS = {"0": 8, "3": 12, "6": 16}
+SETTINGS = {
+    "model.factory": FACTORY,
+    "model.arguments": {},
+    "device": "cpu",
+    "precision": "fp32",
+    "agent.iterations": 3,
+    "agent.masks": 8,
+    "pruning.b": 3.0,
+    "pruning.reward_images": 64,
+    "pruning.calibration_images": 150,
+    "pruning.candidates": 3,
+    "finetune.group_epochs": 0.5,
+    "finetune.final_epochs": 0.5,
+}
+"""A whole run of a few seconds."""
 
 
 def build(*, num_classes: int) -> nn.Module:
@@ -18,9 +33,7 @@ def build(*, num_classes: int) -> nn.Module:
     for filters in FILTERS.values():
         layers += [nn.Conv2d(channels, filters, 3, stride=2, padding=1), nn.BatchNorm2d(filters), nn.ReLU()]
         channels = filters
-    return nn.Sequential(
-        *layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * channels, num_classes)
-    )
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * channels, num_classes))
 
 
 def train(splits: DataSplits) -> nn.Module:

@@ -1,5 +1,7 @@
 """What a network costs, in multiply-accumulates (MACs) and parameters: whole, and by masks of one group."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +58,16 @@ def count_cost(model: nn.Module, example: torch.Tensor) -> Cost:
     """
     params = sum(parameter.numel() for parameter in model.parameters())
     return Cost(sum(layer_macs(model, example).values()), params)
+
+
+def group_macs(model: nn.Module, groups: Iterable[FilterGroup], example: torch.Tensor) -> dict[str, float]:
+    """MACs of the layers that each group touches, by group name; a layer of two groups counts half for each."""
+    per_layer = layer_macs(model, example)
+    touched: Counter[str] = Counter()
+    layers = {group.name: {member.layer for member in group.members} & per_layer.keys() for group in groups}
+    for names in layers.values():
+        touched.update(names)
+    return {group: sum(per_layer[name] / touched[name] for name in names) for group, names in layers.items()}
 
 
 class GroupCost:

@@ -1,7 +1,7 @@
 """Splits a traced network at a group: what no mask can change, and what comes after."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -84,7 +84,7 @@ class _StopBefore(fx.Interpreter):
         return args if target == self._target else super().call_module(target, args, kwargs)
 
 
-def replace_modules(graph: fx.GraphModule, names: set[str], make: Callable[[nn.Module], nn.Module]) -> None:
-    """Puts ``make(module)`` in the place of some modules of a graph."""
-    for name in names:
-        graph.set_submodule(name, make(graph.get_submodule(name)))
+def replace_modules(graph: fx.GraphModule, replacements: Mapping[str, nn.Module]) -> None:
+    """Puts other modules in the place of some modules of a graph, by name."""
+    for name, module in replacements.items():
+        graph.set_submodule(name, module)

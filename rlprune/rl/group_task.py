@@ -26,6 +26,19 @@ def efficiency_counts(
     return count(np.array(cost.n_filters)), count(kept)
 
 
+def expected_drop(
+    spent: float, lost: NDArray[np.floating] | float, recovery: float
+) -> NDArray[np.floating] | float:
+    """The drop that a mask is expected to leave after fine-tuning, percentage points.
+
+    Args:
+        spent: The drop so far.
+        lost: What the mask loses against the network as it is now; negative where it gains, which is not shrunk.
+        recovery: Share of a loss that fine-tuning is expected to win back.
+    """
+    return spent + lost - recovery * np.maximum(lost, 0.0)
+
+
 class GroupTask:
     """Judges masks on a fresh subset of the reward images each time it is redrawn.
 
@@ -40,6 +53,8 @@ class GroupTask:
         context: FilterContext,
         cost: GroupCost,
         pruning: PruningConfig,
+        *,
+        b: float,
         spent: float,
     ) -> None:
         """Joins what is needed.
@@ -48,11 +63,12 @@ class GroupTask:
             engine: Measures the group's masks.
             context: What the policy may know of the filters.
             cost: The network's cost as a function of the kept filters.
-            pruning: The drop bound, what phi counts, and how many images a subset has.
+            pruning: What phi counts, and how many images a subset has.
+            b: The drop bound in this group's reward, percentage points.
             spent: The drop so far, percentage points.
         """
         self._engine, self._context, self._cost = engine, context, cost
-        self._pruning, self._spent = pruning, spent
+        self._pruning, self._b, self._spent = pruning, b, spent
         self._whole = engine.whole_accuracy()
 
     @property
@@ -75,6 +91,7 @@ class GroupTask:
 
     def rewards(self, masks: NDArray[np.bool_]) -> NDArray[np.floating]:
         """The paper's reward of each mask ``(m, f)``: float64 ``(m,)``."""
-        drop = self._spent + self._whole - self._engine.accuracies(masks)
+        lost = self._whole - self._engine.accuracies(masks)
+        drop = expected_drop(self._spent, lost, self._pruning.recovery)
         total, kept = efficiency_counts(self._pruning.efficiency, self._cost, masks.sum(1))
-        return pruning_reward(drop, self._pruning.b, total, kept)
+        return pruning_reward(drop, self._b, total, kept)

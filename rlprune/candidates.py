@@ -1,0 +1,59 @@
+"""The masks that an agent proposes for a group, cut, repaired and measured on val."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from rlprune.pruning.groups import FilterGroup
+from rlprune.pruning.repair import Moments, apply_repair, repair_for_mask
+from rlprune.pruning.surgery import cut
+from rlprune.rl.agent import AgentOutcome
+from rlprune.workbench import Workbench
+
+COUNTS = (1.2, 0.85)
+"""Filters that the cautious and the bold candidate keep, as shares of what the agent's mode keeps."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A mask, the network cut by it, and which images of val that gets right: bool ``(n,)``."""
+
+    mask: np.ndarray
+    model: nn.Module
+    correct: np.ndarray
+
+
+def candidate_masks(outcome: AgentOutcome, count: int) -> list[np.ndarray]:
+    """Distinct masks to measure: the agent's mode, a cautious and a bold one, and the best masks it saw.
+
+    Args:
+        outcome: The trained agent's; f filters.
+        count: How many masks, at most.
+
+    Returns:
+        bool ``(f,)`` each, the mode first.
+    """
+    ranking = np.argsort(-outcome.keep_probabilities, kind="stable")
+    masks = [outcome.mode]
+    for share in COUNTS:
+        mask = np.zeros_like(outcome.mode)
+        mask[ranking[: max(1, round(share * outcome.mode.sum()))]] = True
+        masks.append(mask)
+    distinct = {mask.tobytes(): mask for mask in (*masks, *outcome.masks)}
+    return list(distinct.values())[:count]
+
+
+def make_candidate(
+    bench: Workbench, model: nn.Module, group: FilterGroup, mask: np.ndarray, moments: Mapping[str, Moments]
+) -> Candidate:
+    """Cuts a copy of a network, repairs it (without moments: not) and measures it on val."""
+    smaller = copy.deepcopy(model)
+    cut(smaller, group, mask, bench.example)
+    if moments:
+        for layer, repair in repair_for_mask(model, group, mask, moments).items():
+            consumer = smaller.get_submodule(layer)
+            apply_repair(consumer, repair)  # type: ignore[arg-type]
+    return Candidate(mask, smaller, bench.correct_val(smaller))

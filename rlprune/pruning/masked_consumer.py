@@ -1,0 +1,90 @@
+"""A layer that reads a group, run on the filters that a mask keeps."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from rlprune.pruning.groups import Member
+from rlprune.pruning.repair import Consumer, Gram, Repairer
+
+
+@dataclass(frozen=True)
+class ConsumerWeights:
+    """What a consumer runs with for one mask: input channels int64 ``(kept,)``, weight ``(out, kept, ...)``, bias."""
+
+    kept: torch.Tensor
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+
+class MaskedConsumer(nn.Module):
+    """A consumer in the network's graph whose weights are exchanged for every mask."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        self.layer: Consumer = layer
+        self.gram: Gram | None = None
+        self.weights: ConsumerWeights | None = None
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The layer's outputs for ``(n, c, h, w)`` or ``(n, c)``, from the kept channels (all, without weights)."""
+        if self.gram is not None:
+            self.gram.add(inputs)
+        if self.weights is None:
+            outputs: torch.Tensor = self.layer(inputs)
+            return outputs
+        layer, weights = self.layer, self.weights
+        if isinstance(layer, nn.Linear):
+            return F.linear(inputs.index_select(-1, weights.kept), weights.weight, weights.bias)
+        return F.conv2d(
+            select_channels(inputs, weights.kept),
+            weights.weight,
+            weights.bias,
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+        )
+
+
+def select_channels(images: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """Some channels of ``(n, c, h, w)``; a channels-last tensor stays channels-last."""
+    if images.is_contiguous(memory_format=torch.channels_last):
+        return images.permute(0, 2, 3, 1).index_select(3, kept).permute(0, 3, 1, 2)
+    return images.index_select(1, kept)
+
+
+class WeightsForMask:
+    """Gives one consumer's weights for any mask of the group: cut out of its own, or repaired."""
+
+    def __init__(
+        self, exact: Consumer, member: Member, repairer: Repairer | None, dtype: torch.dtype
+    ) -> None:
+        """Joins what is needed.
+
+        Args:
+            exact: The consumer in fp32.
+            member: Its place in the group.
+            repairer: Solves its repair; None to take its weights as they are.
+            dtype: Of the forward passes.
+        """
+        self._exact, self._member, self._repairer, self._dtype = exact, member, repairer, dtype
+
+    def __call__(self, mask: np.ndarray) -> ConsumerWeights | None:
+        """The weights for a mask: bool ``(f,)``; None where nothing is cut. The host does not wait for the device."""
+        weight, bias = self._exact.weight.detach(), self._exact.bias
+        positions = self._member.kept(mask, weight.shape[1])
+        if len(positions) == weight.shape[1]:
+            return None
+        kept = torch.from_numpy(positions).to(weight.device, non_blocking=True)
+        if self._repairer is None:
+            weight, bias = weight.index_select(1, kept), None if bias is None else bias.detach()
+        else:
+            repair = self._repairer.solve(mask)
+            weight, bias = repair.weight, repair.bias
+        if weight.dim() == 4:
+            weight = weight.contiguous(memory_format=torch.channels_last)
+        return ConsumerWeights(kept, weight.to(self._dtype), None if bias is None else bias.to(self._dtype))

@@ -1,0 +1,106 @@
+"""The images of a reward engine, kept as the values that no mask can change, within a stated budget of memory."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rlprune.pruning.partition import Partition
+
+BLOCK_IMAGES = 500
+"""Images that go through the network at a time."""
+SHARE_OF_FREE_MEMORY = 0.25
+
+Values = tuple[torch.Tensor, ...]
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that this process may still take on a device; on a GPU its own fraction of it counts."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        own = int(torch.cuda.get_per_process_memory_fraction(device) * total)
+        return min(free, own - torch.cuda.memory_reserved(device))
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("/proc/meminfo does not tell MemAvailable; state pruning.cache_mib instead of 0")
+
+
+class PrefixCache:
+    """Normalised images and their classes, handed out as (values at the boundary, classes) in blocks.
+
+    What fits the budget is computed once: for all images, or else for as many blocks as possible of those in use. The
+    rest is computed again in every round, so the budget changes the time and never the values.
+    """
+
+    def __init__(
+        self,
+        part: Partition,
+        inputs: torch.Tensor,
+        labels: torch.Tensor,
+        dtype: torch.dtype,
+        budget: int | None,
+    ) -> None:
+        """Fills the cache.
+
+        Args:
+            part: The network in two parts.
+            inputs: Normalised images ``(n, c, h, w)``, fp32.
+            labels: Their classes ``(n,)``.
+            dtype: Of the forward passes.
+            budget: Bytes that cached values may take; None: a quarter of the free memory.
+        """
+        self._part, self._inputs, self._labels, self._dtype = part, inputs, labels, dtype
+        self._budget = int(SHARE_OF_FREE_MEMORY * free_memory(inputs.device)) if budget is None else budget
+        self.image_bytes = sum(
+            value[0].numel() * value.element_size() for value in self._boundary(inputs[:1])
+        )
+        self._all: Values | None = None
+        if self.image_bytes * len(labels) <= self._budget:
+            blocks = [self._boundary(block) for block in inputs.split(BLOCK_IMAGES)]
+            self._all = tuple(torch.cat(values) for values in zip(*blocks, strict=True))
+        self._blocks: list[tuple[torch.Tensor, Values | None]] = []
+        self.use(None)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    @property
+    def cached_bytes(self) -> int:
+        """Bytes of the cached values of the images in use, or of all images where those are cached."""
+        held = (
+            [values for _, values in self._blocks if values is not None] if self._all is None else [self._all]
+        )
+        return sum(value.numel() * value.element_size() for values in held for value in values)
+
+    def use(self, chosen: np.ndarray | None) -> None:
+        """Hands out some images from now on: int64 ``(k,)`` positions; None for all of them."""
+        positions = np.arange(len(self)) if chosen is None else np.asarray(chosen, dtype=np.int64)
+        index = torch.from_numpy(positions).to(self._labels.device)
+        self.used = len(index)
+        self._blocks = []
+        left = self._budget
+        for block in index.split(BLOCK_IMAGES):
+            values = None
+            if self._all is not None:
+                values = tuple(_take_images(value, block) for value in self._all)
+            elif self.image_bytes * len(block) <= left:
+                values = self._boundary(self._inputs[block])
+                left -= self.image_bytes * len(block)
+            self._blocks.append((block, values))
+
+    def blocks(self) -> Iterator[tuple[Values, torch.Tensor]]:
+        """The images in use: the values that cross into the suffix, and the classes ``(n,)``."""
+        for block, values in self._blocks:
+            yield (self._boundary(self._inputs[block]) if values is None else values), self._labels[block]
+
+    def _boundary(self, block: torch.Tensor) -> Values:
+        return self._part.boundary(block.to(dtype=self._dtype, memory_format=torch.channels_last))
+
+
+def _take_images(value: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Rows of a value, in the value's memory format."""
+    if value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last):
+        return value.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
+    return value.index_select(0, index)

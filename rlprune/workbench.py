@@ -1,0 +1,143 @@
+"""What a run works with: the images and the device; how networks are measured, calibrated and fine-tuned in it."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from rlprune.config import Config
+from rlprune.data import DataSplits, Preprocess, image_tensor
+from rlprune.errors import ConfigError
+from rlprune.pruning.cost import Cost, count_cost
+from rlprune.pruning.groups import FilterGroup, find_groups
+from rlprune.pruning.prefix_cache import BLOCK_IMAGES
+from rlprune.pruning.repair import Moments, collect_moments
+from rlprune.pruning.reward_engine import RewardEngine
+from rlprune.pruning.surgery import widths
+from rlprune.seeding import child_seed, generator
+from rlprune.training.device import resolve_device, resolve_precision
+from rlprune.training.evaluate import correct_predictions
+from rlprune.training.fit import EpochReport, FitSchedule, fit
+from rlprune.training.network_file import NetworkSpec
+
+
+class Workbench:
+    """The images, the device and the settings of one run; every random draw comes from the run's seed.
+
+    Attributes:
+        device: Where everything is computed.
+        example: One blank image ``(1, c, h, w)``, for tracing and counting.
+        splits: The images, without test.
+    """
+
+    def __init__(self, config: Config, splits: DataSplits) -> None:
+        """Resolves the device.
+
+        Raises:
+            ConfigError: The splits hold test images, or there is no such device.
+        """
+        if splits.test is not None:
+            raise ConfigError("a pruning run must not be able to reach the test split: pass splits.sealed()")
+        self._config = config
+        self.splits = splits
+        self.device = resolve_device(config.device)
+        self._dtype = resolve_precision(config.precision, self.device)
+        self.example = torch.zeros(1, *splits.info.image_shape, device=self.device)
+
+    def seed(self, *purpose: str | int) -> int:
+        """The seed of one purpose in this run."""
+        return child_seed(self._config.seed, *purpose)
+
+    def groups(self, model: nn.Module) -> list[FilterGroup]:
+        """The groups of a network that may be cut, from the input upward."""
+        return find_groups(model, self.example, self._config.pruning.keep_whole)
+
+    def cost(self, model: nn.Module) -> Cost:
+        """MACs for one image and parameters of a network."""
+        return count_cost(model, self.example)
+
+    def correct_val(self, model: nn.Module) -> np.ndarray:
+        """Which images of val a network classifies correctly: bool ``(n,)``."""
+        split, info = self.splits.val, self.splits.info
+        return correct_predictions(model, split, info, device=self.device, dtype=self._dtype)
+
+    def calibration(self, purpose: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Train images drawn for one purpose, normalised ``(n, c, h, w)``, and their classes ``(n,)``."""
+        train = self.splits.train
+        count = min(self._config.pruning.calibration_images, len(train))
+        drawn = generator(self._config.seed, "calibration", purpose).choice(len(train), count, replace=False)
+        images, labels = image_tensor(train.take(np.sort(drawn)), self.device)
+        return self._normalised(images), labels
+
+    def reward_engine(self, model: nn.Module, group: FilterGroup, calibration: torch.Tensor) -> RewardEngine:
+        """The engine for one group of a network, on the images that rewards are computed on."""
+        pruning = self._config.pruning
+        images, labels = image_tensor(self.splits.split(pruning.reward_split), self.device)
+        return RewardEngine(
+            model,
+            group,
+            self._normalised(images),
+            labels,
+            calibration=calibration,
+            fidelity=pruning.fidelity,  # type: ignore[arg-type]
+            accuracy=pruning.accuracy,  # type: ignore[arg-type]
+            ridge=pruning.ridge,
+            dtype=self._dtype,
+            seed=self.seed("patches", group.name),
+            cache_bytes=round(pruning.cache_mib * 2**20) or None,
+        )
+
+    def moments(self, model: nn.Module, group: FilterGroup, calibration: torch.Tensor) -> dict[str, Moments]:
+        """What the repair of a group needs, by consumer."""
+        return collect_moments(
+            model,
+            group,
+            calibration,
+            ridge=self._config.pruning.ridge,
+            batch_size=BLOCK_IMAGES,
+            seed=self.seed("patches", group.name),
+        )
+
+    def fine_tune(
+        self,
+        model: nn.Module,
+        epochs: float,
+        *purpose: str | int,
+        on_epoch: Callable[[EpochReport], None] | None = None,
+    ) -> None:
+        """Fine-tunes a network in place on train; the purpose gives the seed."""
+        settings = self._config.finetune
+        schedule = FitSchedule(
+            epochs=epochs,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            label_smoothing=settings.label_smoothing,
+            warmup_share=0.0,
+        )
+        fit(
+            model,
+            self.splits.train,
+            self.splits.info,
+            schedule,
+            device=self.device,
+            dtype=self._dtype,
+            seed=self.seed("fine-tune", *purpose),
+            on_epoch=on_epoch,
+        )
+
+    def network_spec(self, model: nn.Module) -> NetworkSpec:
+        """How a cut network is built again."""
+        info = self.splits.info
+        return NetworkSpec(
+            factory=self._config.model.factory,
+            arguments=dict(self._config.model.arguments),
+            num_classes=info.num_classes,
+            in_channels=info.image_shape[0],
+            info=info,
+            widths=widths(model),
+        )
+
+    def _normalised(self, images: torch.Tensor) -> torch.Tensor:
+        return Preprocess(self.splits.info).to(self.device)(images)
