@@ -1,8 +1,8 @@
 """The story of the method: one whole run, group after group.
 
-For each group an agent is trained on the reward engine; its best masks are cut, repaired and measured on val; the best
-one is fine-tuned shortly and must pass the guard, or the next is tried, or the group stays whole. Then the network is
-fine-tuned to the end and measured.
+For each group an agent is trained on the reward engine; its best masks are cut, repaired and measured on val;
+the best one is fine-tuned shortly and must pass the guard, or the next is tried, or the group stays whole.
+Then the network is fine-tuned to the end and measured.
 """
 
 import copy

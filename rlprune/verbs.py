@@ -67,8 +67,8 @@ def _start_or_resume(arguments: argparse.Namespace, verb: str, job: Job) -> int:
     )
     if given or arguments.config:
         raise ConfigError(
-            f"--resume goes on with the settings of the run; leave out {', '.join(given) or '--config'}, or start a new "
-            "run with them"
+            f"--resume goes on with the settings of the run; leave out {', '.join(given) or '--config'}, or "
+            "start a new run with them"
         )
     if not config.search.name:
         raise ConfigError(
@@ -209,7 +209,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     stored = config_from_dict(network.config)
     texts = [f"data.source={arguments.data}"] if arguments.data else []
     texts += [f"device={arguments.device}"] if arguments.device else []
-    config = load_config(None, [*_data_texts(stored), *texts, *arguments.settings])
+    config = load_config(None, [*_texts_of(stored), *texts, *arguments.settings])
     splits = load_splits(config.data)
     if (
         splits.info.image_shape[0] != network.spec.in_channels
@@ -241,9 +241,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _data_texts(config: Config) -> list[str]:
-    """The data settings of a stored configuration as overrides."""
-    return [f"data.{name}={value}" for name, value in dataclasses.asdict(config.data).items()]
+def _texts_of(config: Config) -> list[str]:
+    """The data and the precision of a stored configuration as overrides."""
+    data = [f"data.{name}={value}" for name, value in dataclasses.asdict(config.data).items()]
+    return [*data, f"precision={config.precision}"]
 
 
 def validate(arguments: argparse.Namespace) -> int:

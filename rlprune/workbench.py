@@ -1,4 +1,4 @@
-"""What a run works with: the images and the device; how networks are measured, calibrated and fine-tuned in it."""
+"""What a run works with: images and device; how networks are measured, calibrated and fine-tuned in it."""
 
 from collections.abc import Callable
 

@@ -15,12 +15,12 @@ from tiny_network import FILTERS, GROUPS, SETTINGS, build
 from torch import nn
 
 import rlprune
+from rlprune.candidates import candidate_masks
 from rlprune.config import Config
 from rlprune.config_loading import load_config
 from rlprune.data import DataSplits
 from rlprune.errors import CheckpointError, ConfigError, ModelError
 from rlprune.pruning.cost import count_cost
-from rlprune.candidates import candidate_masks
 from rlprune.pruning_run import FINAL_STEP, PruningRun, StepReport
 from rlprune.results.record import TrialRecord
 from rlprune.rl.agent import AgentOutcome

@@ -61,7 +61,7 @@ def count_cost(model: nn.Module, example: torch.Tensor) -> Cost:
 
 
 def group_macs(model: nn.Module, groups: Iterable[FilterGroup], example: torch.Tensor) -> dict[str, float]:
-    """MACs of the layers that each group touches, by group name; a layer of two groups counts half for each."""
+    """MACs of the layers that each group touches, by its name; a layer of two groups counts half for each."""
     per_layer = layer_macs(model, example)
     touched: Counter[str] = Counter()
     layers = {group.name: {member.layer for member in group.members} & per_layer.keys() for group in groups}

@@ -152,7 +152,7 @@ class _ActivationMoments:
         read: dict[str, torch.Tensor] = {}
 
         def keep(layer: str, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-            # A tensor of the layer's own: what others read of the same features must not count as its gradient.
+            # A tensor of the layer's own: what others read of the same features is not part of its gradient.
             own = args[0].view_as(args[0])
             read[layer] = own if own.requires_grad else own.detach().requires_grad_(True)
             return (read[layer], *args[1:])

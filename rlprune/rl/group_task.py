@@ -33,7 +33,8 @@ def expected_drop(
 
     Args:
         spent: The drop so far.
-        lost: What the mask loses against the network as it is now; negative where it gains, which is not shrunk.
+        lost: What the mask loses against the network as it is now; negative where it gains, which is not
+            shrunk.
         recovery: Share of a loss that fine-tuning is expected to win back.
     """
     return spent + lost - recovery * np.maximum(lost, 0.0)
