@@ -13,7 +13,7 @@ from rlprune.pruning.repair import Consumer, Gram, Repairer
 
 @dataclass(frozen=True)
 class ConsumerWeights:
-    """What a consumer runs with for one mask: input channels int64 ``(kept,)``, weight ``(out, kept, ...)``, bias."""
+    """What a consumer runs with for a mask: kept input channels ``(k,)``, weight ``(out, k, ...)``, bias."""
 
     kept: torch.Tensor
     weight: torch.Tensor
@@ -31,7 +31,7 @@ class MaskedConsumer(nn.Module):
         self.weights: ConsumerWeights | None = None
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """The layer's outputs for ``(n, c, h, w)`` or ``(n, c)``, from the kept channels (all, without weights)."""
+        """The layer's outputs for ``(n, c, h, w)`` or ``(n, c)``; without weights, from all channels."""
         if self.gram is not None:
             self.gram.add(inputs)
         if self.weights is None:
@@ -74,7 +74,7 @@ class WeightsForMask:
         self._exact, self._member, self._repairer, self._dtype = exact, member, repairer, dtype
 
     def __call__(self, mask: np.ndarray) -> ConsumerWeights | None:
-        """The weights for a mask: bool ``(f,)``; None where nothing is cut. The host does not wait for the device."""
+        """The weights for a mask, bool ``(f,)``; None where nothing is cut; the host never waits."""
         weight, bias = self._exact.weight.detach(), self._exact.bias
         positions = self._member.kept(mask, weight.shape[1])
         if len(positions) == weight.shape[1]:

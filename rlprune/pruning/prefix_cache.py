@@ -1,4 +1,4 @@
-"""The images of a reward engine, kept as the values that no mask can change, within a stated budget of memory."""
+"""The images of a reward engine, kept as the values that no mask can change, within a budget of memory."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -26,7 +26,7 @@ Consumer = nn.Conv2d | nn.Linear
 
 
 def input_columns(layer: Consumer, positions: np.ndarray) -> torch.Tensor:
-    """The entries of ``u`` that belong to some input channels: int64 on the layer's device, every kernel tap of each."""
+    """The entries of ``u`` of some input channels, every kernel tap of each: int64 on the layer's device."""
     taps = layer.weight[0, 0].numel()
     columns = (positions[:, None] * taps + np.arange(taps)).reshape(-1)
     return torch.from_numpy(columns).to(layer.weight.device, non_blocking=True)
@@ -121,7 +121,7 @@ def cholesky(matrix: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Repair:
-    """What a consumer must become for one mask: weights for the kept inputs ``(out, kept, ...)``, bias ``(out,)``."""
+    """What a consumer must become for one mask: weight ``(out, kept, ...)``, bias ``(out,)``."""
 
     weight: torch.Tensor
     bias: torch.Tensor
