@@ -16,7 +16,7 @@ from rlprune.pruning.groups import FilterGroup, find_groups
 from rlprune.pruning.importance import filter_statistics, filter_weights
 from rlprune.pruning.reward_engine import RewardEngine
 from rlprune.pruning.surgery import cut
-from rlprune.rl.group_task import GroupTask, efficiency_counts
+from rlprune.rl.group_task import GroupTask, efficiency_counts, expected_drop
 from rlprune.rl.task import FilterContext
 
 N_IMAGES, N_FILTERS = 40, 6
@@ -87,7 +87,7 @@ def make_task(
         statistics.features(), filter_weights(model, group), statistics.l1.astype(np.float32)
     )
     cost = GroupCost(model, group, EXAMPLE)
-    pruning = dataclasses.replace(PruningConfig(), **changes)
+    pruning = dataclasses.replace(PruningConfig(), **{"recovery": 0.0, **changes})
     return GroupTask(engine, context, cost, pruning, b=b, spent=spent), engine, cost
 
 
@@ -115,6 +115,23 @@ def test_what_was_spent_before_counts(model: nn.Module, group: FilterGroup, mask
     later, _, _ = make_task(model, group, spent=0.5, b=2.0, efficiency="filters")
     saved = np.log(N_FILTERS / masks.sum(1))
     np.testing.assert_allclose(fresh.rewards(masks) - later.rewards(masks), 0.5 / 2.0 * saved, atol=1e-9)
+
+
+def test_a_share_of_a_loss_is_expected_back_but_no_share_of_a_gain() -> None:
+    assert expected_drop(0.5, 2.0, 0.25) == 0.5 + 1.5
+    assert expected_drop(0.5, -2.0, 0.25) == 0.5 - 2.0
+    np.testing.assert_array_equal(expected_drop(-1.0, np.array([4.0, 0.0, -4.0]), 0.5), [1.0, -1.0, -5.0])
+
+
+def test_the_expected_recovery_is_in_the_reward(model: nn.Module, group: FilterGroup) -> None:
+    masks = np.concatenate([np.eye(N_FILTERS, dtype=bool), ~np.eye(N_FILTERS, dtype=bool)])
+    task, engine, _ = make_task(model, group, b=2.0, efficiency="filters", recovery=0.5)
+    engine.use_images(np.arange(20, 40))
+    lost = task._whole - engine.accuracies(masks)
+    assert lost.max() > 0 > lost.min(), "some of these masks lose, some gain"
+    drops = np.where(lost > 0, lost / 2, lost)
+    expected = (2.0 - drops) / 2.0 * np.log(N_FILTERS / masks.sum(1))
+    np.testing.assert_allclose(task.rewards(masks), expected, rtol=1e-9)
 
 
 def test_beyond_the_bound_the_reward_is_negative(
