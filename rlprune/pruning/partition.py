@@ -32,13 +32,13 @@ def trace(model: nn.Module, *, fold_batch_norm: bool) -> fx.GraphModule:
         return folded
     except Exception as error:
         raise ModelError(
-            f"{type(model).__name__} cannot be traced by torch.fx: {error}. Its forward pass must not branch on the "
-            "values or shapes of its inputs."
+            f"{type(model).__name__} cannot be traced by torch.fx: {error}. Its forward pass must not "
+            "branch on the values or shapes of its inputs."
         ) from error
 
 
 class Partition:
-    """A network in two parts: ``prefix`` up to the inputs of a group's consumers, ``suffix`` from the first of them.
+    """A network in two parts: up to the inputs of a group's consumers, and from the first of them on.
 
     Attributes:
         suffix: The second part; it takes the values that :meth:`boundary` gives.

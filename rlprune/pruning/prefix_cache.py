@@ -30,8 +30,8 @@ def free_memory(device: torch.device) -> int:
 class PrefixCache:
     """Normalised images and their classes, handed out as (values at the boundary, classes) in blocks.
 
-    What fits the budget is computed once: for all images, or else for as many blocks as possible of those in use. The
-    rest is computed again in every round, so the budget changes the time and never the values.
+    What fits the budget is computed once: for all images, or else for as many blocks as possible of those in
+    use. The rest is computed again in every round, so the budget changes the time and never the values.
     """
 
     def __init__(

@@ -1,10 +1,10 @@
 """Closed-form repair: the layers that read the cut filters are re-solved by least squares.
 
-A consumer computes ``y = W u + c`` from its inputs ``u`` (for a convolution: the patch under the kernel). After a cut
-only the part ``u_S`` is left. The repaired weights minimise ``E |W u + c - W' u_S - c'|^2`` over training images, which
-needs nothing but the mean and the covariance of ``u``: one pass over the images a group, then one Cholesky solve a mask
-(the least-squares reconstruction of He et al. 2017, "Channel Pruning", with the bias included, and with the ridge
-pulling towards the weights as they are).
+A consumer computes ``y = W u + c`` from its inputs ``u`` (for a convolution: the patch under the kernel).
+After a cut only the part ``u_S`` is left. The repaired weights minimise ``E |W u + c - W' u_S - c'|^2`` over
+training images, which needs nothing but the mean and the covariance of ``u``: one pass over the images a
+group, then one Cholesky solve a mask (the least-squares reconstruction of He et al. 2017, "Channel Pruning",
+with the bias included, and with the ridge pulling towards the weights as they are).
 """
 
 from collections.abc import Mapping
@@ -91,7 +91,7 @@ class Gram:
 
 
 class Moments:
-    """Mean ``(size,)`` and covariance ``(size, size)`` of a consumer's inputs, and the covariance's inverse."""
+    """Mean ``(size,)``, covariance ``(size, size)`` of a consumer's inputs, and the covariance's inverse."""
 
     def __init__(self, mean: torch.Tensor, covariance: torch.Tensor) -> None:
         self.mean = mean
@@ -130,9 +130,9 @@ class Repair:
 class Repairer:
     """Solves one consumer's repair for any mask of a group, from one pass over the images.
 
-    With covariance C, weights W and the inputs parted into those that stay (S) and those that go (G), the change of the
-    kept weights is ``C_SS^-1 C_SG W_G^T``. The inverse P of C gives the same as ``-P_SG P_GG^-1 W_G^T``: whichever of
-    the two has the smaller system is solved.
+    With covariance C, weights W and the inputs parted into those that stay (S) and those that go (G), the
+    change of the kept weights is ``C_SS^-1 C_SG W_G^T``. The inverse P of C gives the same as ``-P_SG P_GG^-1
+    W_G^T``: whichever of the two has the smaller system is solved.
     """
 
     def __init__(self, layer: Consumer, member: Member, moments: Moments) -> None:
@@ -158,7 +158,8 @@ class Repairer:
         """The repaired weights and bias for a mask: bool ``(f,)``.
 
         Raises:
-            PruningError: The covariance is not positive definite even with the ridge (inputs that are not finite).
+            PruningError: The covariance is not positive definite even with the ridge (inputs that are not
+            finite).
         """
         width = self._layer.weight.shape[1]
         kept = self._member.kept(mask, width)

@@ -1,8 +1,8 @@
 """The reward engine: masks of one group in, accuracies of the masked networks out. The hot path of a search.
 
-A filter that a mask drops is not seen by any layer that reads the group: the engine leaves its columns out of those
-layers' weights, which is the same as masking after batch norm and activation, and the same as cutting. What comes
-before those layers is the same for every mask: it is computed once and kept.
+A filter that a mask drops is not seen by any layer that reads the group: the engine leaves its columns out of
+those layers' weights, which is the same as masking after batch norm and activation, and the same as cutting.
+What comes before those layers is the same for every mask: it is computed once and kept.
 """
 
 import copy
@@ -32,8 +32,9 @@ MASKS_AT_A_TIME = 16
 class RewardEngine:
     """Answers "how accurate is the network with these filters?" for one group and fixed images.
 
-    Fidelities: ``raw`` measures the masked network as it is; ``bn`` first re-estimates the statistics of every batch
-    norm behind the group on train images; ``repair`` first re-solves the layers that read the group by least squares.
+    Fidelities: ``raw`` measures the masked network as it is; ``bn`` first re-estimates the statistics of
+    every batch norm behind the group on train images; ``repair`` first re-solves the layers that read the
+    group by least squares.
     """
 
     def __init__(
@@ -64,8 +65,8 @@ class RewardEngine:
             ridge: Of the least squares, as a share of the mean diagonal.
             dtype: Of the forward passes: ``torch.float32`` or ``torch.bfloat16``.
             seed: Of the sample of patches for the least squares.
-            cache_bytes: Budget of the values that are kept; None: a quarter of the free memory. It changes the time,
-                never the results.
+            cache_bytes: Budget of the values that are kept; None: a quarter of the free memory. It changes
+                the time, never the results.
         """
         self.group = group
         self.moments: dict[str, Moments] = {}
