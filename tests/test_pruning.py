@@ -384,6 +384,15 @@ def test_cut_networks_are_rebuilt_from_their_state(network, images):
         torch.testing.assert_close(fresh(images), smaller(images))
 
 
+def test_looking_at_a_network_leaves_every_mode_as_it_was(images):
+    model = warmed("resnet20").train()
+    frozen = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d)).eval()
+    groups = find_groups(model, images[:1])
+    count_cost(model, images[:1])
+    collect_moments(model, groups[0], images, ridge=1e-3, batch_size=24, seed=0)
+    assert all(module.training != (module is frozen) for module in model.modules())
+
+
 def test_a_state_of_another_network_is_refused():
     with pytest.raises(ModelError, match="another architecture"):
         resize_to_state(NETWORKS["resnet20"](), NETWORKS["resnet18"]().state_dict())

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from rlprune.pruning.groups import FilterGroup
+from rlprune.pruning.modes import evaluating
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,10 @@ def layer_macs(model: nn.Module, example: torch.Tensor) -> dict[str, int]:
         for name, module in model.named_modules()
         if isinstance(module, nn.Conv2d | nn.Linear)
     ]
-    was_training = model.training
     try:
-        with torch.inference_mode():
-            model.eval()(example)
+        with evaluating(model), torch.inference_mode():
+            model(example)
     finally:
-        model.train(was_training)
         for handle in handles:
             handle.remove()
     return macs

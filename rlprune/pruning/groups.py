@@ -15,6 +15,7 @@ import torch_pruning as tp
 from torch import nn
 
 from rlprune.errors import ModelError
+from rlprune.pruning.modes import evaluating
 
 log = logging.getLogger(__name__)
 
@@ -70,11 +71,10 @@ class FilterGroup:
 
 def dependency_graph(model: nn.Module, example: torch.Tensor) -> tp.DependencyGraph:
     """The dependency graph of a network; ``example`` is one normalised input batch ``(n, c, h, w)``."""
-    was_training = model.training
     required = [parameter.requires_grad for parameter in model.parameters()]
-    model.eval().requires_grad_(True)
+    model.requires_grad_(True)
     try:
-        with torch.enable_grad():
+        with evaluating(model), torch.enable_grad():
             return tp.DependencyGraph().build_dependency(model, example_inputs=example, verbose=False)
     except Exception as error:
         raise ModelError(
@@ -84,7 +84,6 @@ def dependency_graph(model: nn.Module, example: torch.Tensor) -> tp.DependencyGr
     finally:
         for parameter, flag in zip(model.parameters(), required, strict=True):
             parameter.requires_grad_(flag)
-        model.train(was_training)
 
 
 def find_groups(model: nn.Module, example: torch.Tensor, keep_whole: Iterable[str] = ()) -> list[FilterGroup]:
@@ -153,12 +152,10 @@ def _execution_order(model: nn.Module, example: torch.Tensor) -> dict[str, int]:
         for name, module in model.named_modules()
         if not list(module.children())
     ]
-    was_training = model.training
     try:
-        with torch.inference_mode():
-            model.eval()(example)
+        with evaluating(model), torch.inference_mode():
+            model(example)
     finally:
-        model.train(was_training)
         for handle in handles:
             handle.remove()
     return order

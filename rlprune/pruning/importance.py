@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from rlprune.pruning.groups import FilterGroup, Member
+from rlprune.pruning.modes import evaluating
 
 BATCH_IMAGES = 250
 """Images of a forward and backward pass."""
@@ -83,14 +84,9 @@ def filter_statistics(
     weights = filter_weights(model, group)
     scale, shift = _batch_norm(model, group)
     moments = _ActivationMoments(group)
-    model_modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+    with evaluating(model):
         for batch, truth in zip(inputs.split(BATCH_IMAGES), labels.split(BATCH_IMAGES), strict=True):
             moments.add(model, batch, truth)
-    finally:
-        for module, training in model_modes:
-            module.training = training
     return FilterStatistics(
         l1=np.abs(weights).sum(1),
         l2=np.linalg.norm(weights, axis=1),

@@ -18,6 +18,7 @@ from torch import nn
 
 from rlprune.errors import PruningError
 from rlprune.pruning.groups import FilterGroup, Member
+from rlprune.pruning.modes import evaluating
 
 ROWS_PER_INPUT = 12
 """Samples of ``u`` that are collected for each of its entries, at most: more was not seen to help."""
@@ -215,13 +216,11 @@ def collect_moments(
         assert isinstance(layer, nn.Conv2d | nn.Linear)
         grams[member.layer] = gram = Gram(layer, len(inputs), seed)
         handles.append(layer.register_forward_pre_hook(lambda _, args, gram=gram: gram.add(args[0])))
-    was_training = model.training
     try:
-        with torch.inference_mode():
+        with evaluating(model), torch.inference_mode():
             for batch in inputs.split(batch_size):
-                model.eval()(batch)
+                model(batch)
     finally:
-        model.train(was_training)
         for handle in handles:
             handle.remove()
     return {layer: gram.moments(ridge) for layer, gram in grams.items()}

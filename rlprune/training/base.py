@@ -17,9 +17,10 @@ from rlprune.config import BaseConfig, Config
 from rlprune.data import DataSplits, Preprocess, image_tensor
 from rlprune.errors import ModelError
 from rlprune.models import build_model, load_state
+from rlprune.pruning.modes import evaluating
 from rlprune.seeding import child_seed
 from rlprune.training.device import resolve_device, resolve_precision
-from rlprune.training.evaluate import accuracy, correct_predictions, evaluating
+from rlprune.training.evaluate import accuracy, correct_predictions
 from rlprune.training.fit import EpochReport, FitSchedule, fit
 from rlprune.training.tensor_file import read_tensors, write_tensors
 

@@ -1,25 +1,11 @@
 """Which images a network classifies correctly."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import torch
 from torch import nn
 
 from rlprune.data import DataInfo, ImageSplit, Preprocess, image_tensor
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode (batch norm and dropout stand still) for the time of a block."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
+from rlprune.pruning.modes import evaluating
 
 
 def correct_predictions(
