@@ -134,6 +134,12 @@ class AgentConfig:
     learning_rate: float = setting(0.3, "Adam's rate for the policy", above=0)
     entropy_coefficient: float = setting(0.03, "weight of the policy's mean entropy per filter", low=0)
     grad_clip: float = setting(10.0, "largest global norm of the gradient", above=0)
+    start: str = setting(
+        "measured",
+        "mean keep probability at the start; fixed: keep_probability; measured: the keep ratio of the best of a "
+        "few masks chosen by importance alone",
+        choices=("fixed", "measured"),
+    )
     keep_probability: float = setting(0.75, "mean keep probability at the start", above=0.02, high=0.98)
     importance: str = setting(
         "taylor",

@@ -35,6 +35,7 @@ from rlprune.results.step_report import StepReport
 from rlprune.rl.agent import AgentOutcome, train_agent
 from rlprune.rl.group_task import GroupTask, efficiency_counts, expected_drop
 from rlprune.rl.reward import pruning_reward
+from rlprune.rl.start import measured_start
 from rlprune.rl.task import FilterContext
 from rlprune.seeding import generator
 from rlprune.training.evaluate import accuracy
@@ -144,6 +145,9 @@ class PruningRun:
         task = GroupTask(
             engine, context, cost, pruning, b=self._bound(group.name), spent=self._drop(self._correct)
         )
+        if agent.start == "measured":
+            drawn = generator(self._config.seed, "start", group.name)
+            agent = dataclasses.replace(agent, keep_probability=measured_start(task, drawn))
         outcome = train_agent(task, agent, bench.seed("agent", group.name), None)
         if engine.moments or not pruning.repair:
             return outcome, engine.moments
