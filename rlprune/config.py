@@ -136,8 +136,8 @@ class AgentConfig:
     grad_clip: float = setting(10.0, "largest global norm of the gradient", above=0)
     start: str = setting(
         "measured",
-        "mean keep probability at the start; fixed: keep_probability; measured: the keep ratio of the best of a "
-        "few masks chosen by importance alone",
+        "mean keep probability at the start; fixed: keep_probability; measured: the keep ratio of the best "
+        "of a few masks chosen by importance alone",
         choices=("fixed", "measured"),
     )
     keep_probability: float = setting(0.75, "mean keep probability at the start", above=0.02, high=0.98)

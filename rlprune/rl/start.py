@@ -12,7 +12,7 @@ LEAST, MOST = 0.15, 0.9
 
 
 def prefix_masks(scores: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Masks that keep the filters with the highest scores, one for each of :data:`RATIOS`: bool ``(r, f)``."""
+    """Masks of the filters with the highest scores, one for each of :data:`RATIOS`: bool ``(r, f)``."""
     ranks = np.empty(len(scores), dtype=int)
     ranks[np.argsort(-scores, kind="stable")] = np.arange(len(scores))
     counts = np.maximum(1, np.rint(np.array(RATIOS) * len(scores)))
