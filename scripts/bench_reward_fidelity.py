@@ -2,7 +2,8 @@
 
 For each group, masks by L1, Taylor, at random and by a trained agent, at three keep ratios, are measured in
 every way that the settings offer, then cut, repaired and fine-tuned for 1 and for 3 epochs. Each mask is one
-line of ``--out``; a second start goes on with what is missing; ``--report`` prints the tables of what is there.
+line of ``--out``; a second start goes on with what is missing; ``--report`` prints the tables of what is
+there.
 
     python scripts/bench_reward_fidelity.py --data parquet:../shared/data/cifar10 \
         --base ../shared/models/vgg16_bn_w025_cifar10.pt --out fidelity.jsonl
