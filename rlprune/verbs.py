@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,7 +102,7 @@ def _run(config: Config, where: RunFolder | Path, job: Job, *, resuming: bool) -
 
     resolve_device(config.device)
     splits = load_splits(config.data)
-    with _ray(config) if job is _search else nullcontext():
+    with _ray(config):
         base = obtain_base(config, splits, progress=say)
         groups = Workbench(config, splits.sealed()).groups(base.model)
         say(f"{sum(group.n_filters for group in groups):,} filters in {len(groups)} groups")

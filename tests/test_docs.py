@@ -154,3 +154,8 @@ def test_the_examples_of_the_readme_work(tmp_path, monkeypatch):
 def test_python_examples_compile(path):
     for block in blocks(path.read_text(encoding="utf-8"), "python"):
         compile(block, path.name, "exec")
+
+
+def test_readmes_results_are_those_of_the_published_records():
+    script = runpy.run_path(str(ROOT / "scripts" / "publish_run.py"))
+    assert script["with_table"](README, script["readme_table"](script["SHOWN"])) == README
