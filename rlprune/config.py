@@ -217,6 +217,12 @@ class Config:
         gpus = self.search.gpus_per_trial
         if gpus > 1 and gpus != int(gpus):
             yield f"search.gpus_per_trial: above 1 only whole numbers can be scheduled; got {gpus:g}"
+        name = self.search.name
+        if name in (".", "..") or any(character in name for character in "/\\\0"):
+            yield (
+                "search.name: expected the name of one folder, without a path; "
+                f"got {name!r}; put folders into search.storage_path"
+            )
         if not self.search.b_grid:
             yield "search.b_grid: is empty; give at least one drop bound, for example 0.5,1,2"
         for b in self.search.b_grid:

@@ -71,7 +71,7 @@ def _measured(
     networks, measured = [], []
     for row in rows:
         network = load(folder.network_path(row.trial), trust_code=True).network.to(device)
-        networks.append(network)
+        networks.append(network.to(memory_format=torch.channels_last))
         correct = correct_predictions(network, test, info, device=device, dtype=dtype)
         drop = paired_drop(base_correct, correct)
         measured.append(
@@ -86,6 +86,7 @@ def _measured(
                 latency_device=device_name(device, dtype),
             )
         )
+    base = base.to(memory_format=torch.channels_last)
     for batch, passes in PASSES.items():
         example = torch.zeros(batch, *info.image_shape, device=device).contiguous(
             memory_format=torch.channels_last

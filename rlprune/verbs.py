@@ -96,15 +96,15 @@ def _run(config: Config, where: RunFolder | Path, job: Job, *, resuming: bool) -
     """Data, base model, the trials, the final table: what can be refused comes before what costs."""
     from rlprune.data import load_splits
     from rlprune.final_table import max_drop_of, measure_frontier
-    from rlprune.training.base import obtain_base
+    from rlprune.training.base import obtain_base, starting_network
     from rlprune.training.device import resolve_device
     from rlprune.workbench import Workbench
 
     resolve_device(config.device)
     splits = load_splits(config.data)
     with _ray(config):
+        groups = Workbench(config, splits.sealed()).prunable(starting_network(config, splits))
         base = obtain_base(config, splits, progress=say)
-        groups = Workbench(config, splits.sealed()).groups(base.model)
         say(f"{sum(group.n_filters for group in groups):,} filters in {len(groups)} groups")
         if isinstance(where, Path):
             trained = dataclasses.replace(config.base, checkpoint=str(base.path.resolve()))
@@ -179,14 +179,28 @@ def base(arguments: argparse.Namespace) -> int:
     from rlprune.training.base import obtain_base
 
     config = load_config(arguments.config, arguments.overrides)
+    out = Path(arguments.out) if arguments.out else None
+    if out is not None:
+        _check_writable(out)
     found = obtain_base(config, load_splits(config.data), progress=say)
-    path = found.path
-    if arguments.out:
-        path = Path(arguments.out)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(found.path, path)
-    print(path)
+    if out is not None and not (out.exists() and out.samefile(found.path)):
+        shutil.copyfile(found.path, out)
+    print(out or found.path)
     return 0
+
+
+def _check_writable(path: Path) -> None:
+    """Makes the folder of a file, and raises ResultsError where the file cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = not path.exists()
+        path.open("ab").close()
+        if new:
+            path.unlink()
+    except OSError as error:
+        raise ResultsError(
+            f"--out: {path} cannot be written ({error.strerror}); name another file"
+        ) from error
 
 
 def report(arguments: argparse.Namespace) -> int:

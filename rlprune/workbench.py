@@ -11,6 +11,7 @@ from rlprune.data import DataSplits, Preprocess, image_tensor
 from rlprune.errors import ConfigError
 from rlprune.pruning.cost import Cost, count_cost
 from rlprune.pruning.groups import FilterGroup, find_groups
+from rlprune.pruning.partition import Partition, trace
 from rlprune.pruning.prefix_cache import BLOCK_IMAGES
 from rlprune.pruning.repair import Moments, collect_moments
 from rlprune.pruning.reward_engine import RewardEngine
@@ -52,6 +53,21 @@ class Workbench:
     def groups(self, model: nn.Module) -> list[FilterGroup]:
         """The groups of a network that may be cut, from the input upward."""
         return find_groups(model, self.example, self._config.pruning.keep_whole)
+
+    def prunable(self, model: nn.Module) -> list[FilterGroup]:
+        """The groups of a network that a run can prune from beginning to end.
+
+        Raises:
+            ModelError: There is no such group, or the network cannot be parted at one of them.
+        """
+        model = model.to(self.device).eval()
+        groups = self.groups(model)
+        images = self.example.repeat(2, 1, 1, 1)
+        graph = trace(model, fold_batch_norm=False)
+        with torch.inference_mode():
+            for group in groups:
+                Partition(graph, group).boundary(images)
+        return groups
 
     def cost(self, model: nn.Module) -> Cost:
         """MACs for one image and parameters of a network."""

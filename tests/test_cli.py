@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,40 @@ def test_a_folder_that_holds_another_run_is_left_alone(refused: Refused, tmp_pat
         assert "--resume" in said
         assert "--name" in said
     assert [path.name for path in (tmp_path / "runs" / "first").iterdir()] == ["notes.txt"]
+
+
+def test_a_run_folder_that_cannot_be_made_is_refused_first(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    said = refused("prune", "--storage-path", tmp_path / "file", "--name", "run", "--data", "nowhere")
+    assert f"{tmp_path / 'file'} is no folder that can be written to" in said
+    for name in ("a/b", "..", "/absolute"):
+        assert "search.name: expected the name of one folder" in refused("search", "--name", name)
+    for out in (tmp_path, tmp_path / "file" / "base.pt"):
+        assert f"--out: {out} cannot be written" in refused("base", "--out", out, "--data", "nowhere")
+
+
+def test_what_cannot_be_pruned_is_refused_before_a_base_model_is_trained(
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = """
+    from torch import nn
+
+    class Sized(nn.Module):
+        def __init__(self, num_classes):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, num_classes, 30)
+
+        def forward(self, images):
+            n = images.size(0)
+            return self.second(self.first(images)).view(n, -1)
+    """
+    (tmp_path / "networks_of_a_user.py").write_text(textwrap.dedent(source))
+    monkeypatch.syspath_prepend(tmp_path)
+    cache = f"base.cache={tmp_path / 'cache'}"
+    narrow = "model.arguments.width=0.0625"
+    assert "x.flatten(1)" in refused("prune", "--set", cache, "--model", "networks_of_a_user:Sized")
+    assert "features.99" in refused("prune", "--set", cache, "pruning.keep_whole=features.99", narrow)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_what_cannot_be_resumed(refused: Refused, tmp_path: Path) -> None:

@@ -332,6 +332,8 @@ BAD = {
         lambda folder: DataConfig(source="no_such_package:make"),
         r"cannot import 'no_such_package'",
     ),
+    "no module at all": (lambda folder: DataConfig(source=":make"), r"cannot import ''"),
+    "no folder named": (lambda folder: DataConfig(source="parquet:"), r"got 'parquet:'$"),
     "no such function": (
         lambda folder: DataConfig(source="rlprune.data:make"),
         r"rlprune.data has no function 'make'",

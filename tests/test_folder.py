@@ -60,7 +60,7 @@ def test_a_folder_with_anything_in_it_is_refused_and_untouched(folder, tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(ResultsError, match="file: holds something"):
         RunFolder.create(tmp_path / "file", {}, {})
-    with pytest.raises(ResultsError, match="Not a directory"):
+    with pytest.raises(ResultsError, match="file is no folder that can be written to"):
         RunFolder.create(tmp_path / "file" / "run", {}, {})
 
 

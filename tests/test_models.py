@@ -74,6 +74,9 @@ def test_torchvision_and_user_factories(tmp_path: Path, monkeypatch: pytest.Monk
         ("torchvision:resnet18", {"width": 0.25}, 3, r"does not take these arguments"),
         ("torchvision:resnet18", {}, 1, r"images of 3 channels, the data have 1"),
         ("no_such_package:make", {}, 3, r"cannot import 'no_such_package'"),
+        (":make", {}, 3, r"cannot import ''"),
+        (".relative:make", {}, 3, r"cannot import '.relative'"),
+        ("vgg16_bn", {"width": 100_000}, 3, r"does not take these arguments \(width=100000.*memory"),
         ("rlprune.models:resnet2O", {}, 3, r"has no function 'resnet2O'; did you mean 'resnet20'"),
     ],
 )

@@ -150,3 +150,10 @@ def test_foreign_code_runs_only_where_it_is_trusted(
     network = rlprune.load(tmp_path / "network.pt", trust_code=True)
     images = torch.from_numpy(digits_splits.val.images[:4])
     torch.testing.assert_close(network(images), model(Preprocess(digits_splits.info)(images)))
+
+
+def test_files_can_be_read_by_whom_the_system_lets_read_new_files(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    write_tensors(tmp_path / "state.pt", {"number": 1})
+    assert (tmp_path / "state.pt").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plain", "state.pt"]

@@ -415,7 +415,37 @@ def test_layers_named_to_stay_whole_and_networks_without_groups():
     assert "features.3" not in names
     assert "features.0" in names
     assert len(names) == 12
+    assert names == [group.name for group in find_groups(model, example, keep_whole=["features.4"])]
+    assert len(find_groups(model, example, keep_whole=["classifier"])) == 13
+    for without_filters in ("features", "features.2"):
+        with pytest.raises(ModelError, match=f"{without_filters} holds no filters"):
+            find_groups(model, example, keep_whole=[without_filters])
     with pytest.raises(ModelError, match=r"features\.999"):
         find_groups(model, example, keep_whole=["features.999"])
     with pytest.raises(ModelError, match="no prunable group"):
         find_groups(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), example)
+
+
+def test_layers_that_are_not_cut_keep_their_shape_when_rebuilt():
+    """A depthwise convolution with a multiplier has fewer groups than filters."""
+    model = nn.Sequential(nn.Conv2d(8, 16, 3, groups=8))
+    resize_to_state(model, model.state_dict())
+    assert (model[0].groups, model[0].in_channels) == (8, 8)
+    assert model(torch.zeros(1, 8, 4, 4)).shape == (1, 16, 2, 2)
+
+
+def test_cost_with_layers_that_have_no_weights_to_cut():
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False),
+        nn.BatchNorm2d(8, affine=False),
+        nn.PReLU(),
+        nn.Conv2d(8, 10, 1),
+        nn.Flatten(),
+    ).eval()
+    example = torch.zeros(1, 3, 3, 3)
+    (group,) = find_groups(model, example)
+    smaller, mask = copy.deepcopy(model), np.arange(8) < 5
+    cost = GroupCost(model, group, example)
+    cut(smaller, group, mask, example)
+    found = count_cost(smaller, example)
+    assert (cost.macs(np.array(5)), cost.params(np.array(5))) == pytest.approx((found.macs, found.params))

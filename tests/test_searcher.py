@@ -67,6 +67,11 @@ def test_every_b_gets_exactly_its_trials(tmp_path: Path, sampler: str) -> None:
     assert searcher.is_complete()
 
 
+def test_any_seed_that_the_settings_allow_will_do(tmp_path: Path) -> None:
+    config = replace(search_config((1.0,), 1), seed=2**40)
+    assert len(asked(searcher_in(tmp_path, config))) == 1
+
+
 def test_counts_are_exact_with_several_trials_at_once_failures_and_kills(tmp_path: Path) -> None:
     config, dice, running, records = search_config(GRID, 6), random.Random(1), [], []
     searcher = searcher_in(tmp_path, config)

@@ -43,7 +43,7 @@ def _read(config: DataConfig) -> RawData:
         return _call_factory(config.source, kind, rest)
     names = [name.removesuffix("DIR") for name in _KNOWN]
     close = difflib.get_close_matches(config.source, names, n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = f"; did you mean {close[0]!r}?" if close and close[0] != config.source else ""
     raise DataError(f"data.source: expected {' | '.join(_KNOWN)}; got {config.source!r}{hint}")
 
 
@@ -51,7 +51,7 @@ def _call_factory(source: str, module_name: str, attribute: str) -> RawData:
     """The data of the user's own function, which is called without arguments."""
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except (ImportError, SyntaxError, TypeError, ValueError) as error:
         raise DataError(
             f"data.source {source!r}: cannot import {module_name!r} ({error}); "
             f"expected {' | '.join(_KNOWN)}; install the package or put its folder on PYTHONPATH"

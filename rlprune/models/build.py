@@ -50,7 +50,7 @@ def build_model(factory: str, arguments: Mapping[str, Any], num_classes: int, in
         raise ModelError(f"model.factory: unknown network {factory!r}{_nearest(factory, BUILT_IN)}")
     try:
         model = build(**keywords)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError, MemoryError) as error:
         if isinstance(error, ModelError):
             raise
         shown = ", ".join(f"{name}={value!r}" for name, value in keywords.items())
@@ -90,7 +90,7 @@ def _imported(factory: str) -> Callable[..., nn.Module]:
     module_name, _, attribute = factory.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except (ImportError, SyntaxError, TypeError, ValueError) as error:
         raise ModelError(
             f"model.factory {factory!r}: cannot import {module_name!r} ({error}); "
             "install it or put its folder on PYTHONPATH"

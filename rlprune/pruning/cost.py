@@ -87,6 +87,8 @@ class GroupCost:
         for member in group.members:
             module = model.get_submodule(member.layer)
             weight, bias = module.weight, getattr(module, "bias", None)
+            if weight is None or (isinstance(module, nn.PReLU) and module.num_parameters == 1):
+                continue  # nothing of it is cut: batch norm without weights, one slope for all channels
             assert isinstance(weight, torch.Tensor)
             share = member.positions.size / weight.shape[1 if member.role == "consumer" else 0]
             if member.role != "consumer" and bias is not None:

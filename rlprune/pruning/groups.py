@@ -99,7 +99,8 @@ def find_groups(model: nn.Module, example: torch.Tensor, keep_whole: Iterable[st
         keep_whole: Names of layers whose filters all stay, with those of the layers coupled to them.
 
     Raises:
-        ModelError: A name in ``keep_whole`` is unknown, or no group can be cut.
+        ModelError: A name in ``keep_whole`` is unknown or that of a layer without filters, or no group can
+            be cut.
     """
     order = _execution_order(model, example)
     unknown = sorted(set(keep_whole) - {name for name, _ in model.named_modules()})
@@ -109,6 +110,8 @@ def find_groups(model: nn.Module, example: torch.Tensor, keep_whole: Iterable[st
         )
     graph = dependency_graph(model, example)
     names = {module: name for name, module in model.named_modules()}
+    kept = set(keep_whole)
+    named = {name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
     groups, refused = [], {}
     for found in graph.get_all_groups(ignored_layers=[], root_module_types=[nn.Conv2d]):
         members, reason = _read_members(found, names)
@@ -116,7 +119,9 @@ def find_groups(model: nn.Module, example: torch.Tensor, keep_whole: Iterable[st
         producers = [member.layer for member in members if member.role == "producer"]
         if not reason and not _first_producer_is_root(members):
             reason = "its layers number the same filters in different ways"
-        if set(producers) & set(keep_whole):
+        holders = {member.layer for member in members if member.role != "consumer"}
+        named |= holders
+        if holders & kept:
             continue
         if not reason and not any(member.role == "consumer" for member in members):
             reason = "its filters are the network's output"
@@ -124,6 +129,11 @@ def find_groups(model: nn.Module, example: torch.Tensor, keep_whole: Iterable[st
             refused[producers[0] if producers else "?"] = reason
             continue
         groups.append(FilterGroup(producers[0], len(members[0].positions), tuple(members)))
+    if kept - named:
+        raise ModelError(
+            f"pruning.keep_whole: {', '.join(sorted(kept - named))} holds no filters of its own; "
+            "name the convolutions"
+        )
     for name, reason in refused.items():
         log.warning("the group of %s stays whole: %s", name, reason)
     if not groups:

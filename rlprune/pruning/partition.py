@@ -68,7 +68,8 @@ class Partition:
         for value in values:
             if not isinstance(value, torch.Tensor) or value.shape[:1] != inputs.shape[:1]:
                 raise ModelError(
-                    "the network passes something else than one tensor row per image between its layers"
+                    "the network passes something else than one tensor row per image between its layers, "
+                    "such as a size; write x.flatten(1) instead of x.view(n, -1) with an old n = x.size(0)"
                 )
         return values
 

@@ -95,8 +95,9 @@ def _add_repaired_biases(model: nn.Module, state: Mapping[str, torch.Tensor]) ->
 def _set_widths(module: nn.Module) -> None:
     """Makes a layer's stated widths agree with its tensors."""
     if isinstance(module, nn.Conv2d):
+        depthwise = module.groups == module.in_channels == module.out_channels
         module.out_channels = module.weight.shape[0]
-        if module.groups > 1 and module.weight.shape[1] == 1:
+        if depthwise and module.weight.shape[1] == 1:
             module.groups = module.out_channels
         module.in_channels = module.weight.shape[1] * module.groups
     elif isinstance(module, nn.Linear):

@@ -64,7 +64,14 @@ class RunFolder:
 
     @staticmethod
     def check_free(path: Path) -> None:
-        """Raises ResultsError if a path holds anything: a run is never overwritten."""
+        """Raises ResultsError if a path holds anything, or cannot be made: a run is never overwritten."""
+        with _reported(path):
+            above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        if above != path and not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+            raise ResultsError(
+                f"{path}: cannot be made, because {above} is no folder that can be written to; "
+                "choose another --storage-path"
+            )
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ResultsError(
                 f"{path}: holds something already and is not overwritten; "

@@ -1,6 +1,7 @@
 """From the settings of an agent to an RLlib algorithm that runs in this process."""
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -51,6 +52,7 @@ def close_algorithm(algorithm: Algorithm) -> None:
 def ensure_ray() -> None:
     """Start Ray unless it runs: RLlib puts its configuration into Ray's object store."""
     if not ray.is_initialized():
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray.init(
             address="local",
             num_cpus=1,

@@ -65,7 +65,7 @@ class GridOptunaSearch(OptunaSearch):
             space=distributions(config),
             metric=list(OBJECTIVES),
             mode=["min"] * len(OBJECTIVES),
-            sampler=make_sampler(config.search.sampler, config.seed, self._total),
+            sampler=make_sampler(config.search.sampler, child_seed(config.seed, "sampler"), self._total),
             storage=optuna.storages.RDBStorage(f"sqlite:///{database}"),
             study_name="rlprune",
         )

@@ -59,7 +59,7 @@ def obtain_base(config: Config, splits: DataSplits, *, progress: Callable[[str],
     """
     device = resolve_device(config.device)
     dtype = resolve_precision(config.precision, device)
-    model = _build(config, splits)
+    model = starting_network(config, splits)
     if config.base.checkpoint:
         path = Path(config.base.checkpoint).expanduser()
         load_state(model, path)
@@ -97,8 +97,12 @@ def base_path(config: Config, splits: DataSplits) -> Path:
     return Path(config.base.cache).expanduser() / f"{name}-{key}.pt"
 
 
-def _build(config: Config, splits: DataSplits) -> nn.Module:
-    """The network with starting weights, after one image went through it."""
+def starting_network(config: Config, splits: DataSplits) -> nn.Module:
+    """The network with starting weights, after one image went through it.
+
+    Raises:
+        ModelError: The network cannot be built or does not fit the data.
+    """
     info = splits.info
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(child_seed(config.seed, "base", "weights"))

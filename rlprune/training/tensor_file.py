@@ -2,7 +2,7 @@
 
 import os
 import pickle
-import tempfile
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ def write_tensors(path: str | Path, content: Mapping[str, Any]) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        with os.fdopen(descriptor, "wb") as file:
+        # not tempfile: its files can be read by their owner only, and the rename would keep that
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+        with temporary.open("xb") as file:
             torch.save(dict(content), file)
             file.flush()
             os.fsync(file.fileno())
@@ -35,7 +36,7 @@ def write_tensors(path: str | Path, content: Mapping[str, Any]) -> None:
         ) from error
     finally:
         if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def read_tensors(path: str | Path) -> dict[str, Any]:
