@@ -182,7 +182,8 @@ class PruningRun:
     def _fine_tuned(self, candidate: Candidate, name: str, number: int) -> Candidate:
         """A candidate after its short fine-tuning, or as it was where that is better on val."""
         model = copy.deepcopy(candidate.model)
-        self._bench.fine_tune(model, self._config.finetune.group_epochs, name, number)
+        if not self._bench.fine_tune(model, self._config.finetune.group_epochs, name, number):
+            return candidate
         correct = self._bench.correct_val(model)
         if accuracy(correct) > accuracy(candidate.correct):
             return Candidate(candidate.mask, model, correct)
@@ -198,8 +199,8 @@ class PruningRun:
             if accuracy(correct) > best[0]:
                 best = (accuracy(correct), correct, copy.deepcopy(self._model.state_dict()))
 
-        self._bench.fine_tune(self._model, self._config.finetune.final_epochs, FINAL_STEP, on_epoch=look)
-        look()
+        if self._bench.fine_tune(self._model, self._config.finetune.final_epochs, FINAL_STEP, on_epoch=look):
+            look()
         self._model.load_state_dict(best[2])
         self._correct = best[1]
         return self._report(FINAL_STEP, 0, 0, tried=0, evaluations=0)

@@ -1,5 +1,6 @@
 """What a run works with: images and device; how networks are measured, calibrated and fine-tuned in it."""
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
@@ -8,7 +9,7 @@ from torch import nn
 
 from rlprune.config import Config
 from rlprune.data import DataSplits, Preprocess, image_tensor
-from rlprune.errors import ConfigError
+from rlprune.errors import ConfigError, ModelError
 from rlprune.pruning.cost import Cost, count_cost
 from rlprune.pruning.groups import FilterGroup, find_groups
 from rlprune.pruning.partition import Partition, trace
@@ -21,6 +22,8 @@ from rlprune.training.device import resolve_device, resolve_precision
 from rlprune.training.evaluate import correct_predictions
 from rlprune.training.fit import EpochReport, FitSchedule, fit
 from rlprune.training.network_file import NetworkSpec
+
+log = logging.getLogger(__name__)
 
 
 class Workbench:
@@ -121,8 +124,12 @@ class Workbench:
         epochs: float,
         *purpose: str | int,
         on_epoch: Callable[[EpochReport], None] | None = None,
-    ) -> None:
-        """Fine-tunes a network in place on train; the purpose gives the seed."""
+    ) -> bool:
+        """Fine-tunes a network in place on train; the purpose gives the seed.
+
+        Returns:
+            Whether it went well; where the loss was not finite (logged), the network's weights are of no use.
+        """
         settings = self._config.finetune
         schedule = FitSchedule(
             epochs=epochs,
@@ -132,16 +139,21 @@ class Workbench:
             label_smoothing=settings.label_smoothing,
             warmup_share=0.0,
         )
-        fit(
-            model,
-            self.splits.train,
-            self.splits.info,
-            schedule,
-            device=self.device,
-            dtype=self._dtype,
-            seed=self.seed("fine-tune", *purpose),
-            on_epoch=on_epoch,
-        )
+        try:
+            fit(
+                model,
+                self.splits.train,
+                self.splits.info,
+                schedule,
+                device=self.device,
+                dtype=self._dtype,
+                seed=self.seed("fine-tune", *purpose),
+                on_epoch=on_epoch,
+            )
+        except ModelError as error:
+            log.warning("fine-tuning for %s is undone: %s", ", ".join(str(part) for part in purpose), error)
+            return False
+        return True
 
     def network_spec(self, model: nn.Module) -> NetworkSpec:
         """How a cut network is built again."""

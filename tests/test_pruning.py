@@ -295,6 +295,21 @@ def test_repair_is_the_least_squares_solution(kind, mask):
     torch.testing.assert_close(repair.bias.detach().double(), solution[-1], atol=2e-3, rtol=2e-3)
 
 
+@pytest.mark.parametrize(
+    "settings", [{"padding": 1}, {"stride": 2, "padding": (2, 1)}, {"dilation": (2, 1), "padding": "same"}]
+)
+def test_patches_are_those_that_the_convolution_reads(settings):
+    torch.manual_seed(0)
+    layer = nn.Conv2d(3, 5, (3, 2), **settings)
+    inputs = torch.randn(4, 3, 9, 8)
+    rows = Gram(layer, 1, 0)._rows_of(inputs)
+    with torch.no_grad():
+        outputs = rows @ layer.weight.reshape(5, -1).T + layer.bias
+        expected = layer(inputs).permute(0, 2, 3, 1).reshape(-1, 5)
+    assert rows.shape == (len(expected), 18)
+    torch.testing.assert_close(outputs.sort(dim=0).values, expected.sort(dim=0).values, atol=1e-5, rtol=1e-5)
+
+
 def test_repair_of_a_copied_filter_is_exact(images):
     model = warmed("vgg16_bn")
     conv, norm = model.features[0], model.features[1]

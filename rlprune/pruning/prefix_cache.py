@@ -58,8 +58,7 @@ class PrefixCache:
         )
         self._all: Values | None = None
         if self.image_bytes * len(labels) <= self._budget:
-            blocks = [self._boundary(block) for block in inputs.split(BLOCK_IMAGES)]
-            self._all = tuple(torch.cat(values) for values in zip(*blocks, strict=True))
+            self._all = self._compute_all()
         self._blocks: list[tuple[torch.Tensor, Values | None]] = []
         self.use(None)
 
@@ -83,9 +82,7 @@ class PrefixCache:
         left = self._budget
         for block in index.split(BLOCK_IMAGES):
             values = None
-            if self._all is not None:
-                values = tuple(_take_images(value, block) for value in self._all)
-            elif self.image_bytes * len(block) <= left:
+            if self._all is None and self.image_bytes * len(block) <= left:
                 values = self._boundary(self._inputs[block])
                 left -= self.image_bytes * len(block)
             self._blocks.append((block, values))
@@ -93,7 +90,24 @@ class PrefixCache:
     def blocks(self) -> Iterator[tuple[Values, torch.Tensor]]:
         """The images in use: the values that cross into the suffix, and the classes ``(n,)``."""
         for block, values in self._blocks:
-            yield (self._boundary(self._inputs[block]) if values is None else values), self._labels[block]
+            if self._all is not None:
+                values = tuple(_take_images(value, block) for value in self._all)
+            elif values is None:
+                values = self._boundary(self._inputs[block])
+            yield values, self._labels[block]
+
+    def _compute_all(self) -> Values:
+        """The values of all images, written block by block to where they stay."""
+        kept: list[torch.Tensor] = []
+        start = 0
+        for block in self._inputs.split(BLOCK_IMAGES):
+            values = self._boundary(block)
+            if not kept:
+                kept = [_room_for(value, len(self._inputs)) for value in values]
+            for target, value in zip(kept, values, strict=True):
+                target[start : start + len(block)] = value
+            start += len(block)
+        return tuple(kept)
 
     def _boundary(self, block: torch.Tensor) -> Values:
         return self._part.boundary(block.to(dtype=self._dtype, memory_format=torch.channels_last))
@@ -104,3 +118,12 @@ def _take_images(value: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     if value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last):
         return value.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
     return value.index_select(0, index)
+
+
+def _room_for(value: torch.Tensor, images: int) -> torch.Tensor:
+    """An uninitialised tensor for more images, in the value's type and memory format."""
+    last = value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if last else torch.contiguous_format
+    return torch.empty(
+        (images, *value.shape[1:]), dtype=value.dtype, device=value.device, memory_format=layout
+    )

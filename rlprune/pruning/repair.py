@@ -68,13 +68,22 @@ class Gram:
         if isinstance(self._layer, nn.Linear):
             return inputs.reshape(-1, inputs.shape[-1])
         layer = self._layer
-        assert not isinstance(layer.padding, str)
-        patches = F.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-        wanted = -(-ROWS_PER_INPUT * self.size // self._n_images)
-        if patches.shape[2] > wanted:
-            chosen = torch.randperm(patches.shape[2], generator=self._generator)[:wanted]
-            patches = patches[:, :, chosen.to(patches.device)]
+        padded = F.pad(inputs, layer._reversed_padding_repeated_twice)
+        reach = [step * (size - 1) for step, size in zip(layer.dilation, layer.kernel_size, strict=True)]
+        height = (padded.shape[2] - reach[0] - 1) // layer.stride[0] + 1
+        width = (padded.shape[3] - reach[1] - 1) // layer.stride[1] + 1
+        wanted = min(-(-ROWS_PER_INPUT * self.size // self._n_images), height * width)
+        chosen = torch.randperm(height * width, generator=self._generator)[:wanted].to(inputs.device)
+        rows = (chosen // width * layer.stride[0])[:, None] + self._taps(0)
+        columns = (chosen % width * layer.stride[1])[:, None] + self._taps(1)
+        patches = padded[:, :, rows[:, :, None], columns[:, None, :]]  # (n, c, chosen, kernel h, kernel w)
         return patches.transpose(1, 2).reshape(-1, self.size)
+
+    def _taps(self, axis: int) -> torch.Tensor:
+        """Offsets of the kernel's taps along one axis: int64."""
+        layer = self._layer
+        assert isinstance(layer, nn.Conv2d)
+        return torch.arange(layer.kernel_size[axis], device=layer.weight.device) * layer.dilation[axis]
 
     def moments(self, ridge: float) -> "Moments":
         """Mean and covariance of what was taken in, the ridge included.

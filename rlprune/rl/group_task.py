@@ -70,7 +70,7 @@ class GroupTask:
         """
         self._engine, self._context, self._cost = engine, context, cost
         self._pruning, self._b, self._spent = pruning, b, spent
-        self._whole = engine.whole_accuracy()
+        self._whole: float | None = None
 
     @property
     def n_filters(self) -> int:
@@ -88,10 +88,12 @@ class GroupTask:
         if self._pruning.reward_images < available:
             chosen = rng.choice(available, size=self._pruning.reward_images, replace=False)
             self._engine.use_images(np.sort(chosen))
-            self._whole = self._engine.whole_accuracy()
+        self._whole = None
 
     def rewards(self, masks: NDArray[np.bool_]) -> NDArray[np.floating]:
         """The paper's reward of each mask ``(m, f)``: float64 ``(m,)``."""
+        if self._whole is None:
+            self._whole = self._engine.whole_accuracy()
         lost = self._whole - self._engine.accuracies(masks)
         drop = expected_drop(self._spent, lost, self._pruning.recovery)
         total, kept = efficiency_counts(self._pruning.efficiency, self._cost, masks.sum(1))
