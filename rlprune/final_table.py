@@ -99,8 +99,9 @@ def _measured(
 
 
 def device_name(device: torch.device, dtype: torch.dtype) -> str:
-    """What a latency was measured on: the processor, its threads and the precision."""
+    """What a latency was measured on and how: the processor, its threads, the precision, the passes."""
+    passes = f"medians of {' and '.join(str(count) for count in PASSES.values())} passes"
     precision = "bf16" if dtype == torch.bfloat16 else "fp32"
     if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, {precision}"
-    return f"{cpu_name()}, {torch.get_num_threads()} threads, {precision}"
+        return f"{torch.cuda.get_device_name(device)}, {precision}, {passes}"
+    return f"{cpu_name()}, {torch.get_num_threads()} threads, {precision}, {passes}"

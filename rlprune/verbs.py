@@ -96,6 +96,7 @@ def _run(config: Config, where: RunFolder | Path, job: Job, *, resuming: bool) -
     """Data, base model, the trials, the final table: what can be refused comes before what costs."""
     from rlprune.data import load_splits
     from rlprune.final_table import max_drop_of, measure_frontier
+    from rlprune.identity import check_identity, identity
     from rlprune.training.base import obtain_base, starting_network
     from rlprune.training.device import resolve_device
     from rlprune.workbench import Workbench
@@ -109,10 +110,12 @@ def _run(config: Config, where: RunFolder | Path, job: Job, *, resuming: bool) -
         if isinstance(where, Path):
             trained = dataclasses.replace(config.base, checkpoint=str(base.path.resolve()))
             config = dataclasses.replace(config, base=trained)
-            folder = RunFolder.create(where, config_to_dict(config), describe_environment(sys.argv))
+            about = {**describe_environment(sys.argv), **identity(splits, base)}
+            folder = RunFolder.create(where, config_to_dict(config), about)
             say(f"run folder {folder.path}")
         else:
             folder = where
+            check_identity(folder, identity(splits, base))
         try:
             records = job(config, folder, splits.sealed(), base, resuming)
         except KeyboardInterrupt:

@@ -22,13 +22,13 @@ TIERS = (
     {"rl", "training"},
     {"workbench"},
     {"candidates"},
-    {"pruning_run", "final_table"},
+    {"pruning_run", "final_table", "identity"},
     {"search"},
     {"verbs"},
     {"cli"},
     {"__main__"},
 )
-READ_RESULTS = {"pruning_run", "final_table", "search", "cli", "verbs"}
+READ_RESULTS = {"pruning_run", "final_table", "identity", "search", "cli", "verbs"}
 FACADE = {"rlprune.training.network_file"}  # what `rlprune.load` imports when it is first used
 
 OWNERS = {

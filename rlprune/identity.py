@@ -1,0 +1,33 @@
+"""What a run must find unchanged when it is resumed."""
+
+import hashlib
+import json
+
+from rlprune.data import DataSplits
+from rlprune.errors import ResultsError
+from rlprune.results.folder import ENVIRONMENT, RunFolder
+from rlprune.training.base import BaseModel
+
+
+def identity(splits: DataSplits, base: BaseModel) -> dict[str, str]:
+    """Hashes of the images and of the base model's weights: what a resumed run must find unchanged."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in base.model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return {"data_fingerprint": splits.fingerprint, "base_fingerprint": digest.hexdigest()}
+
+
+def check_identity(folder: RunFolder, found: dict[str, str]) -> None:
+    """Refuses to go on with a run on other images or from another base model.
+
+    Raises:
+        ResultsError: One of the two has changed since the run was started.
+    """
+    known = json.loads((folder.path / ENVIRONMENT).read_text(encoding="utf-8"))
+    for name, what in (("data_fingerprint", "images"), ("base_fingerprint", "base model's weights")):
+        if known.get(name, found[name]) != found[name]:
+            raise ResultsError(
+                f"{folder.path}: the {what} are not those that the run was started with; bring them back, "
+                "or start a new run with another --name"
+            )
