@@ -93,15 +93,23 @@ def _verb_of(folder: RunFolder) -> str:
 
 
 def _run(config: Config, where: RunFolder | Path, job: Job, *, resuming: bool) -> int:
-    """Data, base model, the trials, the final table: what can be refused comes before what costs."""
-    from rlprune.data import load_splits
+    """Data, base model, trials, final table: what can be refused comes before what costs."""
+    from rlprune.data import anchored, load_splits
     from rlprune.final_table import max_drop_of, measure_frontier
     from rlprune.identity import check_identity, identity
     from rlprune.training.base import obtain_base, starting_network
     from rlprune.training.device import resolve_device
     from rlprune.workbench import Workbench
 
+    if job is _search and config.device.startswith("cuda") and not config.search.gpus_per_trial:
+        raise ConfigError(
+            f"device is {config.device}, but search.gpus_per_trial is 0: trials without a GPU run on the CPU; "
+            "give each a share, for example --gpus-per-trial 0.25, or leave --device out"
+        )
     resolve_device(config.device)
+    config = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, source=anchored(config.data.source))
+    )
     splits = load_splits(config.data)
     with _ray(config):
         groups = Workbench(config, splits.sealed()).prunable(starting_network(config, splits))

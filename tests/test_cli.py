@@ -84,6 +84,10 @@ def test_a_bad_drop_bound(text: str, refused: Refused) -> None:
     assert "pruning.b: expected a" in refused("prune", f"--b={text}")
 
 
+def test_a_search_on_a_gpu_whose_trials_get_none(refused: Refused) -> None:
+    assert "search.gpus_per_trial is 0" in refused("search", "--device", "cuda")
+
+
 def test_an_unknown_setting_is_answered_by_the_nearest(refused: Refused) -> None:
     said = refused("search", "--set", "agent.iteration=3")
     assert "agent.iteration: unknown setting; did you mean agent.iterations?" in said

@@ -24,6 +24,7 @@ from rlprune.data import (
     ImageSplit,
     Preprocess,
     RawData,
+    anchored,
     augment,
     image_tensor,
     load_splits,
@@ -417,3 +418,13 @@ def test_augmentation_repeats_and_can_do_nothing() -> None:
     assert torch.equal(first, second)
     assert not torch.equal(first, images)
     assert torch.equal(augment(images, 0, False, torch.Generator()), images)
+
+
+def test_a_source_is_anchored_to_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert anchored("parquet:images") == f"parquet:{tmp_path.resolve() / 'images'}"
+    assert [anchored(name) for name in ("digits", "cifar10", "module:factory")] == [
+        "digits",
+        "cifar10",
+        "module:factory",
+    ]

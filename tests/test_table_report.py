@@ -138,7 +138,7 @@ def test_csv_has_the_agreed_columns_at_full_precision():
 
 
 def test_failed_trials_are_named_with_their_error():
-    failed = TrialRecord(trial="t9", status="FAILED", b=2.0, error="Traceback ...\nModelError: loss is NaN\n")
+    failed = TrialRecord(trial="t9", status="FAILED", b=2.0, error="ModelError: loss is NaN\nTraceback ...\n")
     text = trials_line([*ROWS, failed, TrialRecord(trial="t8", status="STOPPED")])
     assert text == "4 trials: 2 COMPLETE, 1 FAILED, 1 STOPPED\n  t9 (b = 2): ModelError: loss is NaN"
 

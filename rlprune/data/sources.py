@@ -21,6 +21,14 @@ def load_splits(config: DataConfig) -> DataSplits:
     return make_splits(_read(config), config)
 
 
+def anchored(source: str) -> str:
+    """The same source with its folder as a full path, so that it can be found from any working directory."""
+    kind, _, rest = source.partition(":")
+    if kind in ("parquet", "imagefolder") and rest:
+        return f"{kind}:{Path(rest).expanduser().resolve()}"
+    return source
+
+
 def _read(config: DataConfig) -> RawData:
     kind, separator, rest = config.source.partition(":")
     if config.source == "digits":

@@ -178,12 +178,12 @@ def frontier_csv(rows: Sequence[TrialRecord]) -> str:
 
 
 def trials_line(records: Sequence[TrialRecord]) -> str:
-    """How many trials ended how, with the first error of each failed one."""
+    """How many trials ended how, with the first line of each failed one's error: its name and message."""
     counts = Counter(record.status for record in records)
     ends = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
     lines = [f"{len(records)} trial{'' if len(records) == 1 else 's'}" + (f": {ends}" if ends else "")]
     for record in records:
         if record.status == "FAILED":
-            last_line = record.error.strip().rsplit("\n", 1)[-1] or "no error was recorded"
-            lines.append(f"  {record.trial} (b = {_number(record.b, 'g')}): {last_line}")
+            first_line = record.error.strip().split("\n", 1)[0] or "no error was recorded"
+            lines.append(f"  {record.trial} (b = {_number(record.b, 'g')}): {first_line}")
     return "\n".join(lines)
