@@ -103,7 +103,7 @@ def _run(config: Config, where: RunFolder | Path, job: Job, *, resuming: bool) -
 
     if job is _search and config.device.startswith("cuda") and not config.search.gpus_per_trial:
         raise ConfigError(
-            f"device is {config.device}, but search.gpus_per_trial is 0: trials without a GPU run on the CPU; "
+            f"device is {config.device}, but search.gpus_per_trial is 0: such trials run on the CPU; "
             "give each a share, for example --gpus-per-trial 0.25, or leave --device out"
         )
     resolve_device(config.device)
