@@ -3,6 +3,7 @@ import random
 import re
 import signal
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,7 +53,9 @@ def asked(searcher: GridOptunaSearch) -> list[Assignment]:
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
 def test_every_b_gets_exactly_its_trials(tmp_path: Path, sampler: str) -> None:
-    searcher = searcher_in(tmp_path, search_config(GRID, 5, sampler=sampler))
+    config = search_config(GRID, 5, sampler=sampler)
+    bounds = config.search.space["agent.learning_rate"]
+    searcher = searcher_in(tmp_path, config)
     assignments = asked(searcher)
     assert Counter(assignment.b for assignment in assignments) == dict.fromkeys(GRID, 5)
     assert [assignment.trial for assignment in assignments] == [f"t{number:04d}" for number in range(15)]
@@ -63,7 +66,7 @@ def test_every_b_gets_exactly_its_trials(tmp_path: Path, sampler: str) -> None:
     )  # children inherit their parents' values
     for settings in (assignment.settings for assignment in assignments):
         assert isinstance(settings["agent.iterations"], int)
-        assert 0.03 <= settings["agent.learning_rate"] <= 0.3
+        assert bounds["low"] <= settings["agent.learning_rate"] <= bounds["high"]
     assert searcher.is_complete()
 
 
@@ -295,7 +298,18 @@ def test_progress_says_enough_and_not_too_much() -> None:
     ]
 
 
-def test_sigterm_interrupts_and_the_handlers_come_back() -> None:
+@pytest.mark.parametrize("on_sigint", [signal.default_int_handler, signal.SIG_IGN], ids=["usual", "ignored"])
+def test_sigterm_interrupts_and_the_handlers_come_back(
+    on_sigint: Callable[..., object] | signal.Handlers,
+) -> None:
+    usual = signal.signal(signal.SIGINT, on_sigint)
+    try:
+        check_sigterm()
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
+def check_sigterm() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(KeyboardInterrupt), graceful_signals():
         signal.raise_signal(signal.SIGTERM)
