@@ -249,7 +249,7 @@ def test_refused_candidates_leave_the_group_whole(
 ) -> None:
     """Not one image may be lost: cut to a third without repair and fine-tuning, no group can keep to that."""
     changes = {"pruning__b": 1e-3, "pruning__repair": False, "pruning__fidelity": "raw"}
-    changes |= {"agent__iterations": 1, "agent__keep_probability": 0.3}
+    changes |= {"agent__iterations": 1, "agent__start": "fixed", "agent__keep_probability": 0.3}
     run = start(tiny_model, digits_splits, **changes, finetune__group_epochs=0, finetune__final_epochs=0)
     reports = finish(run)
     check_promise(reports, run.record(), b=1e-3)
