@@ -1,5 +1,7 @@
 """Policies: what maps the filters of a group to keep logits. Plain torch; each starts from the scores."""
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -31,7 +33,7 @@ def starting_logits(scores: NDArray[np.floating], keep_probability: float) -> ND
     return (logits + shift).astype(np.float32)
 
 
-class Policy(nn.Module):
+class Policy(nn.Module, ABC):
     """Keep logits of one group.
 
     A policy has two kinds of parameters: ``free`` ones that belong to one filter (or to none), and those of a
@@ -48,13 +50,13 @@ class Policy(nn.Module):
         start = torch.from_numpy(starting_logits(context.scores, keep_probability))
         self.start = nn.Buffer(start, persistent=False)
 
+    @abstractmethod
     def forward(self) -> torch.Tensor:
         """Logits, (f,)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def free_parameters(self) -> list[nn.Parameter]:
         """The parameters that belong to single filters."""
-        raise NotImplementedError
 
     def network_parameters(self) -> list[nn.Parameter]:
         """All other parameters."""
