@@ -73,7 +73,8 @@ def readme_table(name: str) -> str:
             "```",
             "",
             f"{len(records)} trials, one seed each, in {about['minutes']:g} minutes on {about['cores']} "
-            f"cores of an {about['cpu']} without a GPU ({versions}; {about['date']}). On val {kept} of "
+            f"cores of an {about['cpu']} without a GPU ({versions}; {about['date']}, "
+            f"revision {about['git'][:7]}). On val {kept} of "
             f"{len(records)} are inside their b. Interval: the draw of the images, not of the seed.",
             "",
             frontier_markdown(frontier(records), None).strip(),
