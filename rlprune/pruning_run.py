@@ -23,21 +23,18 @@ from rlprune.config import Config
 from rlprune.config_loading import config_to_dict
 from rlprune.data import DataSplits
 from rlprune.errors import CheckpointError
+from rlprune.group_agent import group_agent
 from rlprune.pruning.cost import GroupCost, group_macs
 from rlprune.pruning.groups import FilterGroup
-from rlprune.pruning.importance import filter_statistics, filter_weights, importance_scores
 from rlprune.pruning.repair import Moments
 from rlprune.pruning.surgery import resize_to_state, widths
 from rlprune.results.environment import describe_environment
 from rlprune.results.interval import paired_drop
 from rlprune.results.record import TrialRecord
 from rlprune.results.step_report import StepReport
-from rlprune.rl.agent import AgentOutcome, train_agent
-from rlprune.rl.group_task import GroupTask, efficiency_counts, expected_drop
+from rlprune.rl.agent import AgentOutcome
+from rlprune.rl.group_task import efficiency_counts, expected_drop
 from rlprune.rl.reward import pruning_reward
-from rlprune.rl.start import measured_start
-from rlprune.rl.task import FilterContext
-from rlprune.seeding import generator
 from rlprune.training.evaluate import accuracy
 from rlprune.training.fit import EpochReport
 from rlprune.training.network_file import save_network
@@ -114,14 +111,23 @@ class PruningRun:
         if group.n_filters == 1:
             return self._report(name, 1, 1, tried=0, evaluations=0)
         cost = GroupCost(self._model, group, self._bench.example)
-        outcome, moments = self._train_agent(group, cost)
+        agent = group_agent(
+            self._config,
+            self._bench,
+            self._model,
+            group,
+            cost,
+            bound=self._bound(name),
+            spent=self._drop(self._correct),
+        )
+        outcome = agent.train(self._bench.seed("agent", name))
         self._agents[name] = {
             "keep_probabilities": torch.from_numpy(outcome.keep_probabilities),
             "history": outcome.history,
             "policy": outcome.state,
         }
         kept, tried = group.n_filters, 0
-        for candidate in self._ranked_candidates(group, cost, outcome, moments):
+        for candidate in self._ranked_candidates(group, cost, outcome, agent.moments):
             if candidate.mask.all():
                 break
             tried += 1
@@ -131,27 +137,6 @@ class PruningRun:
                 kept = int(candidate.mask.sum())
                 break
         return self._report(name, group.n_filters, kept, tried, outcome.evaluations)
-
-    def _train_agent(self, group: FilterGroup, cost: GroupCost) -> tuple[AgentOutcome, Mapping[str, Moments]]:
-        """Trains an agent on a group of the network as it is now; also gives what the repair needs."""
-        bench, pruning, agent = self._bench, self._config.pruning, self._config.agent
-        calibration, classes = bench.calibration(group.name)
-        statistics = filter_statistics(self._model, group, calibration, classes)
-        scores = importance_scores(
-            agent.importance, statistics, generator(self._config.seed, "importance", group.name)
-        )
-        context = FilterContext(statistics.features(), filter_weights(self._model, group), scores)
-        engine = bench.reward_engine(self._model, group, calibration)
-        task = GroupTask(
-            engine, context, cost, pruning, b=self._bound(group.name), spent=self._drop(self._correct)
-        )
-        if agent.start == "measured":
-            drawn = generator(self._config.seed, "start", group.name)
-            agent = dataclasses.replace(agent, keep_probability=measured_start(task, drawn))
-        outcome = train_agent(task, agent, bench.seed("agent", group.name), None)
-        if engine.moments or not pruning.repair:
-            return outcome, engine.moments
-        return outcome, bench.moments(self._model, group, calibration)
 
     def _ranked_candidates(
         self, group: FilterGroup, cost: GroupCost, outcome: AgentOutcome, moments: Mapping[str, Moments]

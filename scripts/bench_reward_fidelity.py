@@ -22,13 +22,10 @@ from bench_network import Subject, add_network_options, load_subject, machine
 from scipy.stats import kendalltau, spearmanr
 
 from rlprune.candidates import make_candidate
+from rlprune.group_agent import group_agent
 from rlprune.pruning.cost import GroupCost
 from rlprune.pruning.groups import FilterGroup
-from rlprune.pruning.importance import FilterStatistics, filter_statistics, filter_weights, importance_scores
-from rlprune.rl.agent import train_agent
-from rlprune.rl.group_task import GroupTask
-from rlprune.rl.start import measured_start
-from rlprune.rl.task import FilterContext
+from rlprune.pruning.importance import filter_statistics, importance_scores
 from rlprune.training.evaluate import accuracy
 from rlprune.workbench import Workbench
 
@@ -39,20 +36,12 @@ SUBSETS = (500, 1000, 2500)
 BOOTSTRAPS = 1000
 
 
-def agent_scores(
-    bench: Workbench, subject: Subject, group: FilterGroup, statistics: FilterStatistics
-) -> np.ndarray:
+def agent_scores(bench: Workbench, subject: Subject, group: FilterGroup) -> np.ndarray:
     """Keep probabilities of an agent trained with the settings of a run."""
-    pruning, agent = subject.config.pruning, subject.config.agent
-    calibration, _ = bench.calibration(group.name)
-    scores = importance_scores(agent.importance, statistics, np.random.default_rng(0))
-    context = FilterContext(statistics.features(), filter_weights(subject.model, group), scores)
-    engine = bench.reward_engine(subject.model, group, calibration)
     cost = GroupCost(subject.model, group, subject.example)
-    task = GroupTask(engine, context, cost, pruning, b=pruning.b, spent=0.0)
-    start = measured_start(task, np.random.default_rng(0))
-    settings = dataclasses.replace(agent, keep_probability=start)
-    return train_agent(task, settings, bench.seed("agent", group.name), None).keep_probabilities
+    bound = subject.config.pruning.b
+    agent = group_agent(subject.config, bench, subject.model, group, cost, bound=bound, spent=0.0)
+    return agent.train(bench.seed("agent", group.name)).keep_probabilities
 
 
 def masks_of(
@@ -64,7 +53,7 @@ def masks_of(
     for kind in KINDS:
         generator = np.random.default_rng(len(kind))
         if kind == "agent":
-            scores = agent_scores(bench, subject, group, statistics)
+            scores = agent_scores(bench, subject, group)
         else:
             scores = importance_scores(kind, statistics, generator)
         for ratio in RATIOS:

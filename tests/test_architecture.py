@@ -21,7 +21,7 @@ TIERS = (
     {"data", "models", "pruning", "results"},
     {"rl", "training"},
     {"workbench"},
-    {"candidates"},
+    {"candidates", "group_agent"},
     {"pruning_run", "final_table", "identity"},
     {"search"},
     {"verbs"},

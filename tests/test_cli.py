@@ -456,7 +456,7 @@ READERS_OF_TEST = {
     ("workbench", "__init__"),  # refuses splits that are not sealed
 }
 TAKERS_OF_ANY_SPLIT = {
-    ("verbs", "evaluate"),  # the user's own question
+    ("verbs.evaluate", "evaluate"),  # the user's own question
     ("workbench", "reward_engine"),  # reward or train: the only choices of pruning.reward_split
 }
 
@@ -502,11 +502,14 @@ def test_only_the_final_table_reads_the_test_split() -> None:
     assert functions_with(reads_test) == READERS_OF_TEST
     assert functions_with(takes_a_split) == TAKERS_OF_ANY_SPLIT
     named = {found for found in functions_with(names_test) if not found[0].startswith("results.")}
-    assert named == {("cli", "build_parser")}, "results only has columns of that name"
+    assert named == {("verbs.evaluate", "register")}, "results only has columns of that name"
     choices = next(entry.choices for entry in field_help() if entry.name == "pruning.reward_split")
     assert set(choices) == {"reward", "train"}
-    assert functions_with(calls("measure_frontier")) == {("verbs", "_run")}
-    assert functions_with(calls("sealed")) >= {("verbs", "_run"), ("search.runner", "run_search")}
+    assert functions_with(calls("measure_frontier")) == {("verbs.whole_run", "run_whole")}
+    assert functions_with(calls("sealed")) >= {
+        ("verbs.whole_run", "run_whole"),
+        ("search.runner", "run_search"),
+    }
 
 
 def test_a_run_only_asks_whether_test_is_there() -> None:
@@ -521,7 +524,8 @@ def test_the_job_of_a_verb_gets_sealed_splits(
     monkeypatch: pytest.MonkeyPatch, tiny_base: Path, tmp_path: Path
 ) -> None:
     """Whatever a run or a search would do, it is handed no test images."""
-    from rlprune import verbs
+    from rlprune.verbs import prune
+    from rlprune.verbs.whole_run import INTERRUPTED, Job
 
     given = []
 
@@ -529,8 +533,8 @@ def test_the_job_of_a_verb_gets_sealed_splits(
         given.append(splits)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(verbs, "_prune", job)
+    monkeypatch.setattr(prune, "PRUNE_JOB", Job("prune", job))
     config = write_config(tmp_path / "run.yaml")
     command = ["prune", "--config", str(config), "--base", str(tiny_base), "--storage-path", str(tmp_path)]
-    assert main(command) == verbs.INTERRUPTED
+    assert main(command) == INTERRUPTED
     assert [splits.test for splits in given] == [None]

@@ -1,0 +1,77 @@
+"""The agent of one group: its task, built from the network as it is now, and its training."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+from torch import nn
+
+from rlprune.config import AgentConfig, Config
+from rlprune.pruning.cost import GroupCost
+from rlprune.pruning.groups import FilterGroup
+from rlprune.pruning.importance import filter_statistics, filter_weights, importance_scores
+from rlprune.pruning.repair import Moments
+from rlprune.rl.agent import AgentOutcome, train_agent
+from rlprune.rl.group_task import GroupTask
+from rlprune.rl.start import measured_start
+from rlprune.rl.task import FilterContext
+from rlprune.seeding import generator
+from rlprune.workbench import Workbench
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GroupAgent:
+    """What one group's agent is trained on.
+
+    Attributes:
+        task: The masks' rewards, and the context that the policy reads.
+        settings: The agent's, with the start that was measured.
+        moments: What the repair of the group needs, by consumer; empty without repair.
+    """
+
+    task: GroupTask
+    settings: AgentConfig
+    moments: Mapping[str, Moments]
+
+    def train(self, seed: int) -> AgentOutcome:
+        """Trains the agent."""
+        return train_agent(self.task, self.settings, seed, None)
+
+
+def group_agent(
+    config: Config,
+    bench: Workbench,
+    model: nn.Module,
+    group: FilterGroup,
+    cost: GroupCost,
+    *,
+    bound: float,
+    spent: float,
+) -> GroupAgent:
+    """Prepares the agent of a group of the network as it is now.
+
+    Args:
+        config: The settings of the run.
+        bench: Its images and device.
+        model: The network.
+        group: One of its groups.
+        cost: What the group costs.
+        bound: Drop bound in this group's reward, percentage points.
+        spent: Drop on val so far, percentage points.
+    """
+    pruning, agent = config.pruning, config.agent
+    calibration, classes = bench.calibration(group.name)
+    statistics = filter_statistics(model, group, calibration, classes)
+    scores: np.ndarray = importance_scores(
+        agent.importance, statistics, generator(config.seed, "importance", group.name)
+    )
+    context = FilterContext(statistics.features(), filter_weights(model, group), scores)
+    engine = bench.reward_engine(model, group, calibration)
+    task = GroupTask(engine, context, cost, pruning, b=bound, spent=spent)
+    if agent.start == "measured":
+        start = measured_start(task, generator(config.seed, "start", group.name))
+        agent = dataclasses.replace(agent, keep_probability=start)
+    moments = engine.moments
+    if pruning.repair and not moments:
+        moments = bench.moments(model, group, calibration)
+    return GroupAgent(task, agent, moments)

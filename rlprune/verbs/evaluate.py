@@ -1,0 +1,82 @@
+"""``rlprune evaluate NETWORK``: measures a network file on any split of any data."""
+
+import argparse
+import dataclasses
+import json
+
+from rlprune.config import Config
+from rlprune.config_loading import config_from_dict, load_config
+from rlprune.errors import ResultsError
+from rlprune.verbs.options import Subparsers, setting_help
+
+
+def register(subparsers: Subparsers) -> None:
+    """Adds the verb."""
+    verb = subparsers.add_parser(
+        "evaluate", help="measure a network file on any split of any data (prints JSON)"
+    )
+    verb.add_argument(
+        "network", metavar="NETWORK", help="network file, for example results/NAME/models/t0000.pt"
+    )
+    verb.add_argument("--data", metavar="SOURCE", help=setting_help("data.source"))
+    verb.add_argument(
+        "--split", choices=("train", "reward", "val", "test"), default="test", help="which images"
+    )
+    verb.add_argument("--device", metavar="DEVICE", help=setting_help("device"))
+    verb.add_argument("--set", dest="settings", action="extend", nargs="+", default=[], metavar="NAME=VALUE")
+    verb.add_argument(
+        "--trust-code", action="store_true", help="allow a package.module:factory named in the file"
+    )
+    verb.set_defaults(run_verb=evaluate)
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Prints JSON with accuracy, n, MACs and parameters."""
+    import torch
+
+    from rlprune.data import load_splits
+    from rlprune.pruning.cost import count_cost
+    from rlprune.training.device import resolve_device, resolve_precision
+    from rlprune.training.evaluate import accuracy, correct_predictions
+    from rlprune.training.network_file import load
+
+    network = load(arguments.network, trust_code=arguments.trust_code)
+    stored = config_from_dict(network.config)
+    texts = [f"data.source={arguments.data}"] if arguments.data else []
+    texts += [f"device={arguments.device}"] if arguments.device else []
+    config = load_config(None, [*_texts_of(stored), *texts, *arguments.settings])
+    splits = load_splits(config.data)
+    if (
+        splits.info.image_shape[0] != network.spec.in_channels
+        or splits.info.num_classes != network.spec.num_classes
+    ):
+        raise ResultsError(
+            f"{arguments.network} was made for {network.spec.in_channels} channel(s) and "
+            f"{network.spec.num_classes} classes; {config.data.source} has {splits.info.image_shape[0]} and "
+            f"{splits.info.num_classes}"
+        )
+    device = resolve_device(config.device)
+    dtype = resolve_precision(config.precision, device)
+    correct = correct_predictions(
+        network.network, splits.split(arguments.split), network.info, device=device, dtype=dtype
+    )
+    cost = count_cost(network.network, torch.zeros(1, *splits.info.image_shape, device=device))
+    found = {"network": arguments.network, "data": config.data.source, "split": arguments.split}
+    print(
+        json.dumps(
+            {
+                **found,
+                "n": len(correct),
+                "accuracy": accuracy(correct),
+                "macs": cost.macs,
+                "params": cost.params,
+            }
+        )
+    )
+    return 0
+
+
+def _texts_of(config: Config) -> list[str]:
+    """The data and the precision of a stored configuration as overrides."""
+    data = [f"data.{name}={value}" for name, value in dataclasses.asdict(config.data).items()]
+    return [*data, f"precision={config.precision}"]

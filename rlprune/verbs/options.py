@@ -1,0 +1,90 @@
+"""Options that set settings, shared by the verbs."""
+
+import argparse
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from rlprune.config_loading import field_help
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+"""What ``ArgumentParser.add_subparsers`` gives."""
+
+OPTIONS = {
+    "--data": "data.source",
+    "--model": "model.factory",
+    "--base": "base.checkpoint",
+    "--allow-weak-base": "base.allow_weak",
+    "--b": "pruning.b",
+    "--b-grid": "search.b_grid",
+    "--num-samples": "search.num_samples",
+    "--sampler": "search.sampler",
+    "--cpus-per-trial": "search.cpus_per_trial",
+    "--gpus-per-trial": "search.gpus_per_trial",
+    "--max-failures": "search.max_failures",
+    "--address": "search.address",
+    "--storage-path": "search.storage_path",
+    "--name": "search.name",
+    "--seed": "seed",
+    "--device": "device",
+    "--max-drop": "max_drop",
+}
+"""Short options and the settings that they set."""
+
+COMMON = ("--data", "--model", "--base", "--allow-weak-base", "--seed", "--device", "--max-drop")
+RUN = (*COMMON, "--storage-path", "--name")
+SEARCH = (
+    *RUN,
+    "--b-grid",
+    "--num-samples",
+    "--sampler",
+    "--cpus-per-trial",
+    "--gpus-per-trial",
+    "--max-failures",
+    "--address",
+)
+
+
+def settings_verb(
+    subparsers: Subparsers,
+    name: str,
+    text: str,
+    options: Sequence[str],
+) -> argparse.ArgumentParser:
+    """A verb that takes settings."""
+    verb = subparsers.add_parser(name, help=text, description=text)
+    verb.add_argument("--config", metavar="YAML", help="file with the settings that differ from the defaults")
+    verb.add_argument(
+        "--set",
+        dest="settings",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any setting by its dotted name (see: rlprune settings); several may follow",
+    )
+    for option in options:
+        setting = OPTIONS[option]
+        text = setting_help(setting)
+        if setting == "base.allow_weak":
+            verb.add_argument(option, dest=setting, action="store_const", const="true", help=text)
+        else:
+            verb.add_argument(option, dest=setting, metavar=option.strip("-").upper(), help=text)
+    return verb
+
+
+def setting_help(setting: str) -> str:
+    """The help text of a setting, with its default."""
+    found = next(entry for entry in field_help() if entry.name == setting)
+    default = (
+        ",".join(f"{item:g}" for item in found.default) if isinstance(found.default, tuple) else found.default
+    )
+    choices = f" {' | '.join(found.choices)}" if found.choices else ""
+    text = f"{found.help}{choices} (default: {default if default != '' else 'none'})"
+    return text.replace("%", "%%")
+
+
+def overrides_of(arguments: argparse.Namespace) -> list[str]:
+    """The settings that the options set, as texts ``a.b=value``; ``--set`` comes last and wins."""
+    given = vars(arguments)
+    named = [f"{setting}={given[setting]}" for setting in OPTIONS.values() if given.get(setting) is not None]
+    return [*named, *given.get("settings", [])]

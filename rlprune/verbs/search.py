@@ -1,0 +1,41 @@
+"""``rlprune search``: many trials over the drop bound and the sampled settings."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from rlprune.config import Config
+from rlprune.results.folder import RunFolder
+from rlprune.results.record import TrialRecord
+from rlprune.verbs.console import say
+from rlprune.verbs.options import SEARCH, Subparsers, settings_verb
+from rlprune.verbs.whole_run import Job, start_or_resume
+
+if TYPE_CHECKING:
+    from rlprune.data import DataSplits
+    from rlprune.training.base import BaseModel
+
+
+def register(subparsers: Subparsers) -> None:
+    """Adds the verb."""
+    verb = settings_verb(
+        subparsers, "search", "search over drop bounds and settings with Ray Tune and Optuna", SEARCH
+    )
+    verb.add_argument("--resume", action="store_true", help="go on with the run of this --name")
+    verb.set_defaults(run_verb=search)
+
+
+def search(arguments: argparse.Namespace) -> int:
+    """Starts a search, or goes on with one."""
+    return start_or_resume(arguments, SEARCH_JOB)
+
+
+def run_trials(
+    config: Config, folder: RunFolder, splits: "DataSplits", base: "BaseModel", resuming: bool
+) -> list[TrialRecord]:
+    """All trials."""
+    from rlprune.search.runner import run_search
+
+    return run_search(config, splits=splits, base=base, folder=folder, resume=resuming, progress=say)
+
+
+SEARCH_JOB = Job("search", run_trials)

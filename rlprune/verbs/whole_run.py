@@ -1,0 +1,129 @@
+"""What a search and a single run have in common: data, base model, trials, final table."""
+
+import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlprune.config import Config
+from rlprune.config_loading import config_from_dict, config_to_dict, load_config
+from rlprune.errors import ConfigError
+from rlprune.results.environment import describe_environment
+from rlprune.results.folder import RunFolder
+from rlprune.results.record import TrialRecord
+from rlprune.results.report import report as make_report
+from rlprune.verbs.console import columns, say
+
+if TYPE_CHECKING:
+    from rlprune.data import DataSplits
+    from rlprune.training.base import BaseModel
+
+FAILED_TRIALS, INTERRUPTED = 3, 130
+"""Exit codes of a run with a failed trial, and of one that was interrupted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is done between the base model and the final table.
+
+    Attributes:
+        verb: The verb that does it.
+        run: Settings, folder, sealed splits, base model and whether it goes on -> the records.
+    """
+
+    verb: str
+    run: Callable[[Config, RunFolder, "DataSplits", "BaseModel", bool], list[TrialRecord]]
+
+
+def start_or_resume(arguments: argparse.Namespace, job: Job) -> int:
+    """A new run in a new folder, or the run of this name with its own settings."""
+    verb = job.verb
+    config = load_config(arguments.config, arguments.overrides)
+    if not arguments.resume:
+        path = _folder_path(config, verb)
+        RunFolder.check_free(path)
+        return run_whole(config, path, job, resuming=False)
+    given = sorted(
+        {text.partition("=")[0] for text in arguments.overrides} - {"search.name", "search.storage_path"}
+    )
+    if given or arguments.config:
+        raise ConfigError(
+            f"--resume goes on with the settings of the run; leave out {', '.join(given) or '--config'}, or "
+            "start a new run with them"
+        )
+    if not config.search.name:
+        raise ConfigError(
+            f"--resume needs the run's name: --name NAME, or rlprune resume {config.search.storage_path}/NAME"
+        )
+    folder = RunFolder.open(Path(config.search.storage_path).expanduser() / config.search.name)
+    if verb_of(folder) != verb:
+        raise ConfigError(
+            f"{folder.path} was made by rlprune {verb_of(folder)}; use rlprune resume {folder.path}"
+        )
+    return run_whole(config_from_dict(folder.config()), folder, job, resuming=True)
+
+
+def _folder_path(config: Config, verb: str) -> Path:
+    name = config.search.name or f"{verb}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return Path(config.search.storage_path).expanduser() / name
+
+
+def verb_of(folder: RunFolder) -> str:
+    """Which verb made a run folder."""
+    return "prune" if (folder.path / "prune").is_dir() else "search"
+
+
+def run_whole(config: Config, where: RunFolder | Path, job: Job, *, resuming: bool) -> int:
+    """Data, base model, trials, final table: what can be refused comes before what costs."""
+    from rlprune.data import anchored, load_splits
+    from rlprune.final_table import max_drop_of, measure_frontier
+    from rlprune.identity import check_identity, identity
+    from rlprune.training.base import obtain_base, starting_network
+    from rlprune.training.device import resolve_device
+    from rlprune.workbench import Workbench
+
+    if job.verb == "search" and config.device.startswith("cuda") and not config.search.gpus_per_trial:
+        raise ConfigError(
+            f"device is {config.device}, but search.gpus_per_trial is 0: such trials run on the CPU; "
+            "give each a share, for example --gpus-per-trial 0.25, or leave --device out"
+        )
+    resolve_device(config.device)
+    config = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, source=anchored(config.data.source))
+    )
+    splits = load_splits(config.data)
+    with _ray(config):
+        groups = Workbench(config, splits.sealed()).prunable(starting_network(config, splits))
+        base = obtain_base(config, splits, progress=say)
+        say(f"{sum(group.n_filters for group in groups):,} filters in {len(groups)} groups")
+        if isinstance(where, Path):
+            trained = dataclasses.replace(config.base, checkpoint=str(base.path.resolve()))
+            config = dataclasses.replace(config, base=trained)
+            about = {**describe_environment(sys.argv), **identity(splits, base)}
+            folder = RunFolder.create(where, config_to_dict(config), about)
+            say(f"run folder {folder.path}")
+        else:
+            folder = where
+            check_identity(folder, identity(splits, base))
+        try:
+            records = job.run(config, folder, splits.sealed(), base, resuming)
+        except KeyboardInterrupt:
+            print(make_report(folder.path, width=columns()))
+            say(f"interrupted; go on with: rlprune resume {folder.path}")
+            print(folder.path)
+            return INTERRUPTED
+    measure_frontier(config, folder, splits, base.model, say)
+    print(make_report(folder.path, max_drop=max_drop_of(config), width=columns()))
+    print(folder.path)
+    return 0 if all(record.status != "FAILED" for record in records) else FAILED_TRIALS
+
+
+def _ray(config: Config) -> AbstractContextManager[None]:
+    """Ray, started before anything is spent: it knows whether a trial fits on any node."""
+    from rlprune.search.ray_session import ray_session
+
+    return ray_session(config)
