@@ -5,6 +5,7 @@ What the verbs do is in :mod:`rlprune.verbs`.
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Sequence
 
@@ -34,13 +35,25 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def with_negative_values(arguments: Sequence[str]) -> list[str]:
+    """Joins an option with a value such as ``-1,2``, which argparse would take for another option."""
+    joined: list[str] = []
+    for text in arguments:
+        if re.match(r"-[\d.]", text) and joined and re.fullmatch(r"--[\w-]+", joined[-1]):
+            joined[-1] += f"={text}"
+        else:
+            joined.append(text)
+    return joined
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a verb.
 
     Returns:
         0; 2 for bad input, with what to do on stderr; 3 if a trial failed; 130 if it was interrupted.
     """
-    parsed = build_parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    parsed = build_parser().parse_args(with_negative_values(given))
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     parsed.overrides = overrides_of(parsed)
     try:

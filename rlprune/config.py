@@ -129,7 +129,7 @@ class AgentConfig:
     policy: str = setting(
         "set", "what maps filters to keep probabilities", choices=("set", "paper", "logits")
     )
-    iterations: int = setting(10, "training iterations a group", low=1)
+    iterations: int = setting(8, "training iterations a group", low=1)
     masks: int = setting(16, "masks sampled an iteration (even: antithetic pairs)", low=4)
     learning_rate: float = setting(0.3, "Adam's rate for the policy", above=0)
     entropy_coefficient: float = setting(0.03, "weight of the policy's mean entropy per filter", low=0)
@@ -173,7 +173,7 @@ class SearchConfig:
         {
             "agent.learning_rate": {"low": 0.1, "high": 0.6, "log": True},
             "agent.entropy_coefficient": {"low": 3e-3, "high": 6e-2, "log": True},
-            "agent.iterations": {"low": 6, "high": 12},
+            "agent.iterations": {"low": 5, "high": 9},
             "finetune.learning_rate": {"low": 0.002, "high": 0.01, "log": True},
             "pruning.recovery": {"low": 0.2, "high": 0.8},
         },

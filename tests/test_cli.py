@@ -66,6 +66,7 @@ def write_config(path: Path, **settings: Any) -> Path:
         ("0", "search.b_grid: each b is a drop in percentage points above 0 and at most 100; got 0"),
         ("0.5,0", "got 0"),
         ("-1", "got -1"),
+        ("-1,2", "got -1"),
         ("101", "got 101"),
         ("nan", "search.b_grid: expected a finite number; got nan"),
         ("inf", "expected a finite number; got inf"),
@@ -77,11 +78,13 @@ def write_config(path: Path, **settings: Any) -> Path:
 )
 def test_a_bad_grid_of_drop_bounds(text: str, expected: str, refused: Refused) -> None:
     assert expected in refused("search", f"--b-grid={text}")
+    assert expected in refused("search", "--b-grid", text)
 
 
 @pytest.mark.parametrize("text", ["0", "-2", "nan", "", "abc"])
 def test_a_bad_drop_bound(text: str, refused: Refused) -> None:
     assert "pruning.b: expected a" in refused("prune", f"--b={text}")
+    assert "pruning.b: expected a" in refused("prune", "--b", text)
 
 
 def test_a_search_on_a_gpu_whose_trials_get_none(refused: Refused) -> None:

@@ -48,11 +48,18 @@ def _read(path: Path) -> dict[str, Tensor]:
         )
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError, OSError) as error:
+    except pickle.UnpicklingError as error:
+        # Without torch's own words, which advise to load the file unsafely.
+        raise ModelError(
+            f"{path} is damaged, or holds more than tensors (a pickled module, for example), which is not "
+            "loaded because it could run any code: write the weights alone by "
+            "torch.save(model.state_dict(), path)"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
-            f"{path} cannot be read as a state dict ({reason}); it is damaged or holds a pickled module: "
-            "write it again by torch.save(model.state_dict(), path)"
+            f"{path} cannot be read as a state dict ({reason}); it is damaged: write it again by "
+            "torch.save(model.state_dict(), path)"
         ) from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         shown = ", ".join(map(repr, list(state)[:5])) if isinstance(state, Mapping) else type(state).__name__
