@@ -139,6 +139,7 @@ def test_the_examples_of_the_readme_work(tmp_path, monkeypatch):
     (tmp_path / "my_networks.py").write_text(example, encoding="utf-8")
     (tmp_path / "photos.yaml").write_text(settings, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_networks", raising=False)
     config = load_config(tmp_path / "photos.yaml", [])
     size = config.data.image_size
     try:

@@ -51,7 +51,7 @@ def test_starting_weights_follow_the_global_seed() -> None:
 
 def test_torchvision_and_user_factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert build_model("torchvision:resnet18", {}, 7, 3).fc.out_features == 7
-    (tmp_path / "my_networks.py").write_text(
+    (tmp_path / "my_small_networks.py").write_text(
         "from torch import nn\n"
         "def small(num_classes, hidden):\n"
         "    return nn.Sequential(nn.Flatten(), nn.LazyLinear(hidden), nn.Linear(hidden, num_classes))\n"
@@ -59,9 +59,9 @@ def test_torchvision_and_user_factories(tmp_path: Path, monkeypatch: pytest.Monk
         "    return 'network'\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    assert build_model("my_networks:small", {"hidden": 5}, 7, 3)[2].weight.shape == (7, 5)
+    assert build_model("my_small_networks:small", {"hidden": 5}, 7, 3)[2].weight.shape == (7, 5)
     with pytest.raises(ModelError, match=r"must return a torch.nn.Module; it returned str"):
-        build_model("my_networks:wrong", {}, 7, 3)
+        build_model("my_small_networks:wrong", {}, 7, 3)
 
 
 @pytest.mark.parametrize(
