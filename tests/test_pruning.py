@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pytest
+import tiny_network
 import torch
 import torchvision
 from torch import nn
@@ -377,6 +378,51 @@ def test_a_small_cache_changes_no_reward(images, calibration, monkeypatch, fidel
         tight.use_images(chosen)
         assert tight._images.cached_bytes <= budget
         np.testing.assert_allclose(tight.accuracies(masks), free.accuracies(masks), atol=1e-4)
+
+
+OUT_OF_MEMORY = (
+    torch.OutOfMemoryError("CUDA out of memory."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"),
+)
+
+
+@pytest.mark.parametrize(
+    ("fidelity", "cache_bytes", "error"), [("raw", None, OUT_OF_MEMORY[0]), ("repair", 0, OUT_OF_MEMORY[1])]
+)
+def test_blocks_are_halved_where_memory_runs_out(
+    images, calibration, monkeypatch, fidelity, cache_bytes, error
+):
+    model = tiny_network.build(num_classes=10).eval()
+    group = find_groups(model, images[:1])[1]
+    masks = random_masks(group, 3)
+    expected = make_engine(model, group, images, calibration, fidelity).accuracies(masks)
+    small_enough, convolve = [12], torch.nn.functional.conv2d
+
+    def limited(inputs, *rest):
+        if len(inputs) > small_enough[0]:
+            raise error
+        return convolve(inputs, *rest)
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", limited)
+    monkeypatch.setattr(prefix_cache, "BLOCK_IMAGES", 64)
+    engine = make_engine(model, group, images, calibration, fidelity, cache_bytes=cache_bytes)
+    small_enough[0] = 5
+    # the repair's sample of patches is drawn block by block
+    tolerance = 0.05 if fidelity == "repair" else 1e-4
+    np.testing.assert_allclose(engine.accuracies(masks), expected, atol=tolerance)
+    assert engine._images.block_images == 4
+    small_enough[0] = 0
+    with pytest.raises(PruningError, match=r"one image at a time: .*memory"):
+        engine.accuracies(~masks)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(images, calibration, monkeypatch):
+    model = tiny_network.build(num_classes=10).eval()
+    group = find_groups(model, images[:1])[1]
+    engine = make_engine(model, group, images, calibration, "raw")
+    monkeypatch.setattr(torch.nn.functional, "conv2d", lambda *rest: torch.zeros(1) @ torch.zeros(2))
+    with pytest.raises(RuntimeError, match="size"):
+        engine.accuracies(random_masks(group, 1))
 
 
 def test_engine_in_bf16_is_close(images, calibration):

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from rlprune.pruning.memory import retried
 from rlprune.pruning.partition import Partition
 
 BLOCK_IMAGES = 500
-"""Images that go through the network at a time."""
+"""Images that go through the network at a time, while memory lasts."""
 SHARE_OF_FREE_MEMORY = 0.25
 
 Values = tuple[torch.Tensor, ...]
@@ -56,9 +57,10 @@ class PrefixCache:
         self.image_bytes = sum(
             value[0].numel() * value.element_size() for value in self._boundary(inputs[:1])
         )
+        self.block_images = BLOCK_IMAGES
         self._all: Values | None = None
         if self.image_bytes * len(labels) <= self._budget:
-            self._all = self._compute_all()
+            self._all = retried(self._compute_all, self.halve_blocks)
         self._blocks: list[tuple[torch.Tensor, Values | None]] = []
         self.use(None)
 
@@ -78,29 +80,47 @@ class PrefixCache:
         positions = np.arange(len(self)) if chosen is None else np.asarray(chosen, dtype=np.int64)
         index = torch.from_numpy(positions).to(self._labels.device)
         self.used = len(index)
-        self._blocks = []
+        self._blocks = []  # the old ones make room for the new
+        self._blocks = retried(lambda: self._within_budget(index), self.halve_blocks)
+
+    def _within_budget(self, index: torch.Tensor) -> list[tuple[torch.Tensor, Values | None]]:
+        """The images in blocks, with their values where the budget allows."""
+        blocks = []
         left = self._budget
-        for block in index.split(BLOCK_IMAGES):
+        for block in index.split(self.block_images):
             values = None
             if self._all is None and self.image_bytes * len(block) <= left:
                 values = self._boundary(self._inputs[block])
                 left -= self.image_bytes * len(block)
-            self._blocks.append((block, values))
+            blocks.append((block, values))
+        return blocks
+
+    def halve_blocks(self) -> bool:
+        """Hands out half as many images at a time from now on; False where it is one already."""
+        if self.block_images == 1:
+            return False
+        self.block_images //= 2
+        return True
 
     def blocks(self) -> Iterator[tuple[Values, torch.Tensor]]:
         """The images in use: the values that cross into the suffix, and the classes ``(n,)``."""
-        for block, values in self._blocks:
-            if self._all is not None:
-                values = tuple(_take_images(value, block) for value in self._all)
-            elif values is None:
-                values = self._boundary(self._inputs[block])
-            yield values, self._labels[block]
+        for whole_block, cached in self._blocks:
+            for start in range(0, len(whole_block), self.block_images):
+                part = slice(start, start + self.block_images)
+                block = whole_block[part]
+                if self._all is not None:
+                    values = tuple(_take_images(value, block) for value in self._all)
+                elif cached is not None:
+                    values = tuple(value[part] for value in cached)
+                else:
+                    values = self._boundary(self._inputs[block])
+                yield values, self._labels[block]
 
     def _compute_all(self) -> Values:
         """The values of all images, written block by block to where they stay."""
         kept: list[torch.Tensor] = []
         start = 0
-        for block in self._inputs.split(BLOCK_IMAGES):
+        for block in self._inputs.split(self.block_images):
             values = self._boundary(block)
             if not kept:
                 kept = [_room_for(value, len(self._inputs)) for value in values]

@@ -6,6 +6,7 @@ What comes before those layers is the same for every mask: it is computed once a
 """
 
 import copy
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -15,8 +16,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rlprune.pruning.groups import FilterGroup
 from rlprune.pruning.masked_consumer import ConsumerWeights, MaskedConsumer, WeightsForMask
+from rlprune.pruning.memory import retried
 from rlprune.pruning.partition import Partition, replace_modules, trace
-from rlprune.pruning.prefix_cache import BLOCK_IMAGES, PrefixCache
+from rlprune.pruning.prefix_cache import PrefixCache
 from rlprune.pruning.repair import Gram, Moments, Repairer
 from rlprune.pruning.surgery import check_mask
 
@@ -92,7 +94,8 @@ class RewardEngine:
                 block = calibration[:STATISTICS_IMAGES].to(dtype=dtype, memory_format=torch.channels_last)
                 self._statistics = part.boundary(block)
             if fidelity == "repair":
-                self.moments = self._collect_moments(part, exact, calibration, ridge, dtype, seed)
+                collect = partial(self._collect_moments, part, exact, calibration, ridge, dtype, seed)
+                self.moments = retried(collect, self._images.halve_blocks)
             self._weights = {}
             for member in consumers:
                 layer = exact[member.layer]
@@ -115,7 +118,7 @@ class RewardEngine:
             layer = exact[name]
             assert isinstance(layer, nn.Conv2d | nn.Linear)
             grams[name] = module.gram = Gram(layer, len(calibration), seed)
-        for block in calibration.split(BLOCK_IMAGES):
+        for block in calibration.split(self._images.block_images):
             self._suffix(*part.boundary(block.to(dtype=dtype, memory_format=torch.channels_last)))
         for module in self._layers.values():
             module.gram = None
@@ -148,14 +151,15 @@ class RewardEngine:
             float64 ``(m,)``, percentage points.
 
         Raises:
-            PruningError: A mask does not fit the group or keeps no filter.
+            PruningError: A mask does not fit the group or keeps no filter, or memory ran out even with one
+                image at a time.
         """
         masks = np.atleast_2d(np.asarray(masks, dtype=bool))
         keys = [check_mask(self.group, mask).tobytes() for mask in masks]
         fresh = {key: mask for key, mask in zip(keys, masks, strict=True) if key not in self._known}
         if fresh:
             with torch.inference_mode():
-                totals = self._measure(list(fresh.values()))
+                totals = retried(lambda: self._measure(list(fresh.values())), self._images.halve_blocks)
             shares = totals.double().cpu().numpy() / self._images.used
             self._known.update(zip(fresh, (100.0 * shares).tolist(), strict=True))
         return np.array([self._known[key] for key in keys])

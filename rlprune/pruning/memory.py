@@ -1,0 +1,46 @@
+"""What to do when memory runs out: the same work again, in smaller blocks."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from rlprune.errors import PruningError
+
+Result = TypeVar("Result")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a GPU, or the machine, has no memory left."""
+    # torch's allocator of the CPU raises a bare RuntimeError
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def retried(work: Callable[[], Result], shrink: Callable[[], bool]) -> Result:
+    """The work's result; where memory runs out, the work is done again after each shrinking.
+
+    Args:
+        work: Can be done again after it has failed.
+        shrink: Makes the work need less memory; False if it cannot.
+
+    Raises:
+        PruningError: Memory runs out however small the work is made.
+    """
+    while True:
+        try:
+            return work()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = str(error).partition("\n")[0] or type(error).__name__
+        # not within the except clause: there the traceback still holds the tensors of the attempt
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+        if not shrink():
+            raise PruningError(
+                f"memory ran out even with one image at a time: {reason}; run fewer trials at once "
+                "(search.gpus_per_trial, search.cpus_per_trial), or lower pruning.cache_mib and "
+                "pruning.calibration_images"
+            )
