@@ -70,6 +70,7 @@ class BaseConfig:
     """The base model: where it comes from, or how it is trained."""
 
     checkpoint: str = setting("", "state dict (.pt) of the trained base model; empty: train one and cache it")
+    start: str = setting("", "state dict (.pt) that training a base model starts from; empty: random weights")
     cache: str = setting("~/.cache/rlprune/base", "folder where base models trained by rlprune are kept")
     epochs: int = setting(15, "epochs of the one-cycle schedule", low=1)
     batch_size: int = setting(128, "images a step", low=2)

@@ -255,6 +255,23 @@ def test_the_cache_tells_apart_what_changes_the_weights(few_digits: DataSplits, 
     assert base_path(config, renamed) != base_path(config, few_digits)
 
 
+def test_a_base_training_starts_from_given_weights(few_digits: DataSplits, tmp_path: Path) -> None:
+    first = obtain_base(base_config(tmp_path, allow_weak=True), few_digits, progress=lambda line: None)
+    onward = base_config(tmp_path, allow_weak=True, epochs=1, learning_rate=1e-9, start=str(first.path))
+    second = obtain_base(onward, few_digits, progress=lambda line: None)
+    assert second.path != first.path
+    for name, tensor in first.model.named_parameters():
+        torch.testing.assert_close(second.model.get_parameter(name), tensor, atol=1e-6, rtol=0)
+    copied = tmp_path / "copied.pt"
+    copied.write_bytes(first.path.read_bytes())
+    elsewhere = dataclasses.replace(onward, base=dataclasses.replace(onward.base, start=str(copied)))
+    assert base_path(elsewhere, few_digits) == second.path, "the weights count, not where they lie"
+    with pytest.raises(ModelError, match="no such file"):
+        obtain_base(
+            base_config(tmp_path, start=str(tmp_path / "none.pt")), few_digits, progress=lambda line: None
+        )
+
+
 def test_an_interrupted_base_training_continues(few_digits: DataSplits, tmp_path: Path) -> None:
     def interrupt(line: str) -> None:
         if line.startswith("base model: epoch 2"):

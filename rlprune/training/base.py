@@ -65,6 +65,8 @@ def obtain_base(config: Config, splits: DataSplits, *, progress: Callable[[str],
         load_state(model, path)
         origin = "loaded from"
     else:
+        if config.base.start:
+            load_state(model, Path(config.base.start).expanduser())
         path = base_path(config, splits)
         origin = "trained before, from" if path.is_file() else "trained, kept in"
         if not path.is_file():
@@ -82,8 +84,11 @@ def base_path(config: Config, splits: DataSplits) -> Path:
     """Where the base model is kept: the name holds a hash of all that its weights depend on."""
     device = resolve_device(config.device)
     training = dataclasses.asdict(config.base)
-    for name in ("checkpoint", "cache", "floor", "allow_weak"):
+    for name in ("checkpoint", "start", "cache", "floor", "allow_weak"):
         del training[name]
+    if config.base.start:  # the weights count, not where they lie
+        start = Path(config.base.start).expanduser().read_bytes()
+        training["start"] = hashlib.blake2b(start, digest_size=8).hexdigest()
     identity = {
         "data": splits.fingerprint,
         "model": dataclasses.asdict(config.model),
