@@ -159,6 +159,13 @@ class FineTuneConfig:
     learning_rate: float = setting(0.005, "peak rate of SGD; falls to zero in each fine-tuning", above=0)
     weight_decay: float = setting(5e-4, "L2 penalty of SGD", low=0)
     label_smoothing: float = setting(0.1, "share of the label spread over all classes", low=0, high=0.9)
+    base_too: bool = setting(
+        True,
+        "at the end of a run, fine-tune a copy of the base model as long as a pruned network, to compare",
+    )
+    base_gain: float = setting(
+        0.3, "points on val; a base model that gains more by that fine-tuning is warned of", low=0
+    )
 
 
 @dataclass(frozen=True)

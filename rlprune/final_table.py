@@ -1,7 +1,8 @@
 """The end of a run: the rows of the frontier are measured on test, once, and timed."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,9 +19,14 @@ from rlprune.results.record import TrialRecord
 from rlprune.training.device import resolve_device, resolve_precision
 from rlprune.training.evaluate import accuracy, correct_predictions
 from rlprune.training.network_file import load
+from rlprune.tuned_base import TunedBase, run_epochs, tune_base, warn_of_gain
+from rlprune.workbench import Workbench
 
 PASSES = {1: 50, 256: 7}
 """Timed forward passes for each batch size."""
+
+TUNED_BASE_FIELDS = ("tuned_base_epochs", "tuned_base_accuracy_val", "tuned_base_accuracy_test")
+"""Fields of a row that say how the base model does after a pruned network's fine-tuning."""
 
 
 def measure_frontier(
@@ -28,7 +34,8 @@ def measure_frontier(
 ) -> list[TrialRecord]:
     """Fills in test accuracies and latencies of the frontier and writes ``frontier.*``.
 
-    Rows that were measured before keep their figures: test is read once a row.
+    Rows that were measured before keep their figures: test is read once a row. With the first of them the
+    base model is fine-tuned as long as they were (``finetune.base_too``), on train and val, and measured too.
 
     Args:
         config: The run's settings.
@@ -48,9 +55,11 @@ def measure_frontier(
     records = {record.trial: record for record in folder.records()}
     missing = [row for row in frontier(records.values()) if row.accuracy_test is None]
     if missing:
+        known = _known_tuned_base(records.values())
+        tuned = _tuned_base(config, splits, base, progress) if known is None else None
         progress(f"measuring {len(missing)} network(s) of the frontier on {len(splits.test):,} test images")
-        for row in _measured(config, folder, splits, base.eval(), missing):
-            records[row.trial] = row
+        for row in _measured(config, folder, splits, base.eval(), missing, tuned):
+            records[row.trial] = dataclasses.replace(row, **known) if known else row
     return folder.write_frontier(list(records.values()), max_drop_of(config))
 
 
@@ -59,8 +68,35 @@ def max_drop_of(config: Config) -> float | None:
     return None if config.max_drop != config.max_drop else config.max_drop
 
 
+def _known_tuned_base(records: Iterable[TrialRecord]) -> dict[str, Any] | None:
+    """What rows that were measured before know of the fine-tuned base model."""
+    for row in records:
+        if row.tuned_base_accuracy_test is not None:
+            return {name: getattr(row, name) for name in TUNED_BASE_FIELDS}
+    return None
+
+
+def _tuned_base(
+    config: Config, splits: DataSplits, base: nn.Module, progress: Callable[[str], None]
+) -> TunedBase | None:
+    """The base model after the run's fine-tuning, chosen on val; None where it is not asked for."""
+    if not config.finetune.base_too:
+        return None
+    bench = Workbench(config, splits.sealed())
+    epochs = run_epochs(config.finetune, len(bench.groups(base.to(bench.device))))
+    progress(f"fine-tuning the base model for {epochs:g} epochs, as long as a pruned network, to compare")
+    tuned = tune_base(bench, base, epochs)
+    warn_of_gain(tuned, config.finetune.base_gain, progress)
+    return tuned
+
+
 def _measured(
-    config: Config, folder: RunFolder, splits: DataSplits, base: nn.Module, rows: list[TrialRecord]
+    config: Config,
+    folder: RunFolder,
+    splits: DataSplits,
+    base: nn.Module,
+    rows: list[TrialRecord],
+    tuned: TunedBase | None,
 ) -> list[TrialRecord]:
     """The rows with test accuracies and latencies."""
     assert splits.test is not None
@@ -68,6 +104,11 @@ def _measured(
     device = resolve_device(config.device)
     dtype = resolve_precision(config.precision, device)
     base_correct = correct_predictions(base, test, info, device=device, dtype=dtype)
+    shared: dict[str, Any] = {"base_accuracy_test": accuracy(base_correct), "images_test": len(test)}
+    if tuned is not None:
+        tuned_correct = correct_predictions(tuned.model, test, info, device=device, dtype=dtype)
+        figures = (tuned.epochs, tuned.accuracy_val, accuracy(tuned_correct))
+        shared |= zip(TUNED_BASE_FIELDS, figures, strict=True)
     networks, measured = [], []
     for row in rows:
         network = load(folder.network_path(row.trial), trust_code=True).network.to(device)
@@ -77,13 +118,12 @@ def _measured(
         measured.append(
             dataclasses.replace(
                 row,
-                base_accuracy_test=accuracy(base_correct),
                 accuracy_test=accuracy(correct),
                 drop_test=drop.drop,
                 drop_test_low=drop.low,
                 drop_test_high=drop.high,
-                images_test=len(test),
                 latency_device=device_name(device, dtype),
+                **shared,
             )
         )
     base = base.to(memory_format=torch.channels_last)

@@ -36,7 +36,6 @@ from rlprune.rl.agent import AgentOutcome
 from rlprune.rl.group_task import efficiency_counts, expected_drop
 from rlprune.rl.reward import pruning_reward
 from rlprune.training.evaluate import accuracy
-from rlprune.training.fit import EpochReport
 from rlprune.training.network_file import save_network
 from rlprune.workbench import Workbench
 
@@ -176,18 +175,8 @@ class PruningRun:
 
     def _finish(self) -> StepReport:
         """Fine-tunes the network to the end; the state that is best on val stays, the one before included."""
-        best = (accuracy(self._correct), self._correct, copy.deepcopy(self._model.state_dict()))
-
-        def look(_: EpochReport | None = None) -> None:
-            nonlocal best
-            correct = self._bench.correct_val(self._model)
-            if accuracy(correct) > best[0]:
-                best = (accuracy(correct), correct, copy.deepcopy(self._model.state_dict()))
-
-        if self._bench.fine_tune(self._model, self._config.finetune.final_epochs, FINAL_STEP, on_epoch=look):
-            look()
-        self._model.load_state_dict(best[2])
-        self._correct = best[1]
+        epochs = self._config.finetune.final_epochs
+        self._correct = self._bench.fine_tune_to_best(self._model, epochs, FINAL_STEP, correct=self._correct)
         return self._report(FINAL_STEP, 0, 0, tried=0, evaluations=0)
 
     def _drop(self, correct: np.ndarray) -> float:

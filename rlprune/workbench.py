@@ -1,5 +1,6 @@
 """What a run works with: images and device; how networks are measured, calibrated and fine-tuned in it."""
 
+import copy
 import logging
 from collections.abc import Callable
 
@@ -19,7 +20,7 @@ from rlprune.pruning.reward_engine import RewardEngine
 from rlprune.pruning.surgery import widths
 from rlprune.seeding import child_seed, generator
 from rlprune.training.device import resolve_device, resolve_precision
-from rlprune.training.evaluate import correct_predictions
+from rlprune.training.evaluate import accuracy, correct_predictions
 from rlprune.training.fit import EpochReport, FitSchedule, fit
 from rlprune.training.network_file import NetworkSpec
 
@@ -154,6 +155,33 @@ class Workbench:
             log.warning("fine-tuning for %s is undone: %s", ", ".join(str(part) for part in purpose), error)
             return False
         return True
+
+    def fine_tune_to_best(
+        self, model: nn.Module, epochs: float, *purpose: str | int, correct: np.ndarray
+    ) -> np.ndarray:
+        """Fine-tunes a network in place; of its states after each epoch and at the end the best on val stays.
+
+        Args:
+            model: The network; it is one of the states compared.
+            epochs: Passes over train.
+            purpose: Gives the seed.
+            correct: Which images of val it classifies correctly now: bool ``(n,)``.
+
+        Returns:
+            The same of the state that stays.
+        """
+        best = (accuracy(correct), correct, copy.deepcopy(model.state_dict()))
+
+        def look(_: EpochReport | None = None) -> None:
+            nonlocal best
+            seen = self.correct_val(model)
+            if accuracy(seen) > best[0]:
+                best = (accuracy(seen), seen, copy.deepcopy(model.state_dict()))
+
+        if self.fine_tune(model, epochs, *purpose, on_epoch=look):
+            look()
+        model.load_state_dict(best[2])
+        return best[1]
 
     def network_spec(self, model: nn.Module) -> NetworkSpec:
         """How a cut network is built again."""

@@ -21,7 +21,7 @@ TIERS = (
     {"data", "models", "pruning", "results"},
     {"rl", "training"},
     {"workbench"},
-    {"candidates", "group_agent"},
+    {"candidates", "group_agent", "tuned_base"},
     {"pruning_run", "final_table", "identity"},
     {"search"},
     {"verbs"},

@@ -45,6 +45,9 @@ MEASURED_FIELDS = (
     "drop_test_low",
     "drop_test_high",
     "images_test",
+    "tuned_base_epochs",
+    "tuned_base_accuracy_val",
+    "tuned_base_accuracy_test",
     "latency_ms_base_b1",
     "latency_ms_b1",
     "latency_ms_base_b256",
@@ -59,7 +62,8 @@ class TrialRecord:
     """What is known of one trial; None (or an empty text or collection) is what is not known.
 
     Accuracies, drops and ``b`` are percentage points; ratios are fractions of the base; latencies are
-    milliseconds a batch of 1 or 256 images; ``network`` is a path relative to the run folder.
+    milliseconds a batch of 1 or 256 images; ``network`` is a path relative to the run folder; the tuned base
+    is the base model after as many epochs of fine-tuning as a pruned network gets.
     """
 
     status: str
@@ -87,6 +91,9 @@ class TrialRecord:
     images_val: int | None = None
     images_test: int | None = None
     latency_device: str = ""
+    tuned_base_epochs: float | None = None
+    tuned_base_accuracy_val: float | None = None
+    tuned_base_accuracy_test: float | None = None
     macs: int | None = None
     params: int | None = None
     base_macs: int | None = None

@@ -115,10 +115,9 @@ def _wrapped(lines: Sequence[str], width: int, indent: str = "") -> list[str]:
 def base_lines(rows: Sequence[TrialRecord]) -> list[str]:
     """What is the same for all rows: the base model's figures, the units, and where latency was measured."""
     parts = []
-    for split in ("val", "test"):
-        accuracy, images = _first(rows, f"base_accuracy_{split}"), _first(rows, f"images_{split}")
-        if accuracy is not None:
-            parts.append(f"{accuracy:.2f} % on {split}" + (f" ({images:,} images)" if images else ""))
+    for split, accuracy in _accuracies(rows, "base_accuracy"):
+        images = _first(rows, f"images_{split}")
+        parts.append(f"{accuracy} on {split}" + (f" ({images:,} images)" if images else ""))
     for name, word in (("base_macs", "M MACs"), ("base_params", "M parameters")):
         count = _first(rows, name)
         if count is not None:
@@ -127,7 +126,22 @@ def base_lines(rows: Sequence[TrialRecord]) -> list[str]:
     device = _first(rows, "latency_device")
     if device:
         units += f"; latency: median ms a batch, base->pruned, on {device}"
-    return [f"base: {', '.join(parts)}", units] if parts else [units]
+    return [f"base: {', '.join(parts)}", *_tuned_base_lines(rows), units] if parts else [units]
+
+
+def _tuned_base_lines(rows: Sequence[TrialRecord]) -> list[str]:
+    """The base model after as much fine-tuning as a pruned network gets, where that was measured."""
+    parts = [f"{accuracy} on {split}" for split, accuracy in _accuracies(rows, "tuned_base_accuracy")]
+    epochs = _first(rows, "tuned_base_epochs")
+    if not parts:
+        return []
+    return [f"base, fine-tuned as long as a pruned network ({epochs:g} epochs): {', '.join(parts)}"]
+
+
+def _accuracies(rows: Sequence[TrialRecord], name: str) -> list[tuple[str, str]]:
+    """The split and the accuracy on it, where an accuracy that is the same for all rows is known."""
+    found = [(split, _first(rows, f"{name}_{split}")) for split in ("val", "test")]
+    return [(split, f"{accuracy:.2f} %") for split, accuracy in found if accuracy is not None]
 
 
 def _first(rows: Sequence[TrialRecord], name: str) -> Any:
