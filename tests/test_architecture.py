@@ -23,12 +23,12 @@ TIERS = (
     {"workbench"},
     {"candidates", "group_agent", "tuned_base"},
     {"pruning_run", "final_table", "identity"},
-    {"search"},
+    {"search", "deploy"},
     {"verbs"},
     {"cli"},
     {"__main__"},
 )
-READ_RESULTS = {"pruning_run", "final_table", "identity", "search", "cli", "verbs"}
+READ_RESULTS = {"pruning_run", "final_table", "identity", "search", "deploy", "cli", "verbs"}
 FACADE = {"rlprune.training.network_file"}  # what `rlprune.load` imports when it is first used
 
 OWNERS = {

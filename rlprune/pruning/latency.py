@@ -2,11 +2,10 @@
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 WARM_UP = 3
 
@@ -22,12 +21,16 @@ class Latency:
 
 
 def measure_latency(
-    models: Sequence[nn.Module], example: torch.Tensor, *, passes: int, dtype: torch.dtype
+    models: Sequence[Callable[[torch.Tensor], object]],
+    example: torch.Tensor,
+    *,
+    passes: int,
+    dtype: torch.dtype,
 ) -> list[Latency]:
     """Times networks side by side: their passes take turns, so that all see the machine in the same state.
 
     Args:
-        models: Networks in evaluation mode on the example's device.
+        models: Networks in evaluation mode on the example's device, or functions that run one.
         example: One input batch ``(n, c, h, w)``.
         passes: Timed passes of each network.
         dtype: bfloat16 computes under autocast; float32 does not.

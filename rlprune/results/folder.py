@@ -99,6 +99,11 @@ class RunFolder:
             raise ResultsError(f"{self.path / CONFIG}: expected a mapping of sections; got {content!r}")
         return content
 
+    def environment(self) -> dict[str, Any]:
+        """What the run was started on and by which command: the content of ``env.json``."""
+        with _reported(self.path / ENVIRONMENT):
+            return dict(json.loads((self.path / ENVIRONMENT).read_text(encoding="utf-8")))
+
     def network_path(self, trial: str) -> Path:
         """Where the network of a trial is kept."""
         if not _TRIAL_NAME.fullmatch(trial):

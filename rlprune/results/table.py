@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlprune.results.frontier import choose
+from rlprune.results.latency_note import latency_notes
 from rlprune.results.record import FRONTIER_FIELDS, STATUSES, TrialRecord
 
 UNKNOWN = "-"
@@ -82,7 +83,7 @@ def frontier_table(rows: Sequence[TrialRecord], max_drop: float | None, width: i
             lines += _wrapped(
                 [", ".join(f"{column.heading} {text}" for column, text in rest)], width, "      "
             )
-    lines += _wrapped(_legend(chosen, max_drop, "> "), width)
+    lines += _wrapped([*_legend(chosen, max_drop, "> "), *latency_notes(rows)], width)
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -166,7 +167,8 @@ def frontier_markdown(rows: Sequence[TrialRecord], max_drop: float | None) -> st
     for row in rows:
         texts = [column.text(row) for column in COLUMNS]
         lines.append(_markdown_row([f"**{text}**" for text in texts] if row is chosen else texts))
-    legend = [text for line in _legend(chosen, max_drop, "Bold: ") for text in ("", _escaped(line))]
+    notes = [*_legend(chosen, max_drop, "Bold: "), *latency_notes(rows)]
+    legend = [text for line in notes for text in ("", _escaped(line))]
     return "\n".join([*lines, *legend]) + "\n"
 
 

@@ -13,6 +13,7 @@ from rlprune.data import DataInfo, Preprocess
 from rlprune.errors import CheckpointError, DataError, ModelError
 from rlprune.models import build_model
 from rlprune.models.build import runs_foreign_code
+from rlprune.training.safetensors_file import SUFFIX, read_safetensors, write_safetensors
 from rlprune.training.tensor_file import read_tensors, write_tensors
 
 _FORMAT = "rlprune-network-1"
@@ -111,11 +112,29 @@ def save_network(
     write_tensors(path, {"format": _FORMAT, "header": json.dumps(header), "state": state})
 
 
+def save_safetensors(path: Path, network: PrunedNetwork) -> None:
+    """Write a network as ``NAME.safetensors`` and ``NAME.json``, which :func:`load` reads too.
+
+    Args:
+        path: ``NAME.safetensors``.
+        network: The network.
+    """
+    header = {
+        "format": _FORMAT,
+        "spec": network.spec.to_dict(),
+        "record": network.record,
+        "config": network.config,
+        "versions": network.versions,
+    }
+    write_safetensors(path, network.network.state_dict(), header)
+
+
 def load(path: str | Path, *, trust_code: bool = False) -> PrunedNetwork:
     """Read a network file; needs no source edits and no knowledge of how the network was cut.
 
     Args:
-        path: A file written by rlprune, for example ``results/<run>/models/<trial>.pt``.
+        path: A file written by rlprune, for example ``results/<run>/models/<trial>.pt``, or the
+            ``.safetensors`` file of an export, with its ``.json`` beside it.
         trust_code: Whether a ``package.module:factory`` that the file names may be imported and called.
 
     Returns:
@@ -124,17 +143,16 @@ def load(path: str | Path, *, trust_code: bool = False) -> PrunedNetwork:
     Raises:
         CheckpointError: The file is missing, damaged, of another kind, or names code that is not trusted.
     """
-    content = read_tensors(path)
-    if content.get("format") != _FORMAT:
+    form, header, state = _read(Path(path))
+    if form != _FORMAT:
         raise CheckpointError(
-            f"{path} is not a network file of this version (format {content.get('format')!r}, "
+            f"{path} is not a network file of this version (format {form!r}, "
             f"expected {_FORMAT!r}); a plain state dict goes to --base instead"
         )
     try:
-        header = json.loads(content["header"])
-        spec = NetworkSpec.from_dict(header["spec"])
-        state = content["state"]
-        extras = [header[name] for name in ("record", "config", "versions")]
+        values = json.loads(header) if isinstance(header, str) else header
+        spec = NetworkSpec.from_dict(values["spec"])
+        extras = [values[name] for name in ("record", "config", "versions")]
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: its header cannot be read ({error!r})") from error
     if runs_foreign_code(spec.factory) and not trust_code:
@@ -142,8 +160,19 @@ def load(path: str | Path, *, trust_code: bool = False) -> PrunedNetwork:
             f"{path} is built by {spec.factory!r}, code outside rlprune; "
             "if you trust it, use rlprune.load(path, trust_code=True)"
         )
+    if not isinstance(state, Mapping):
+        raise CheckpointError(f"{path} is damaged: it holds no state dict")
     network = _rebuild(path, spec, state)
     return PrunedNetwork(network, spec, *extras).eval()
+
+
+def _read(path: Path) -> tuple[Any, Any, Any]:
+    """Format, header and state dict of a file of either kind, not yet checked."""
+    if path.suffix == SUFFIX:
+        state, header = read_safetensors(path)
+        return header.get("format"), header, state
+    content = read_tensors(path)
+    return content.get("format"), content.get("header"), content.get("state")
 
 
 def _rebuild(path: str | Path, spec: NetworkSpec, state: Mapping[str, Tensor]) -> nn.Module:
