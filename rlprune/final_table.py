@@ -10,6 +10,7 @@ from torch import nn
 from rlprune.config import Config
 from rlprune.data import DataSplits
 from rlprune.errors import DataError
+from rlprune.models.build import runs_foreign_code
 from rlprune.pruning.latency import measure_latency
 from rlprune.results.environment import cpu_name
 from rlprune.results.folder import RunFolder
@@ -103,6 +104,7 @@ def _measured(
     test, info = splits.test, splits.info
     device = resolve_device(config.device)
     dtype = resolve_precision(config.precision, device)
+    trusted = runs_foreign_code(config.model.factory)  # then the run itself imports that code
     base_correct = correct_predictions(base, test, info, device=device, dtype=dtype)
     shared: dict[str, Any] = {"base_accuracy_test": accuracy(base_correct), "images_test": len(test)}
     if tuned is not None:
@@ -111,7 +113,7 @@ def _measured(
         shared |= zip(TUNED_BASE_FIELDS, figures, strict=True)
     networks, measured = [], []
     for row in rows:
-        network = load(folder.network_path(row.trial), trust_code=True).network.to(device)
+        network = load(folder.network_path(row.trial), trust_code=trusted).network.to(device)
         networks.append(network.to(memory_format=torch.channels_last))
         correct = correct_predictions(network, test, info, device=device, dtype=dtype)
         drop = paired_drop(base_correct, correct)

@@ -18,9 +18,9 @@ TIERS = (
     {"errors", "seeding", "config"},
     {"config_values"},
     {"config_loading"},
-    {"data", "models", "pruning", "results"},
+    {"data", "models", "pruning", "results", "local_ray"},
     {"rl", "training"},
-    {"workbench"},
+    {"workbench", "trust"},
     {"candidates", "group_agent", "tuned_base"},
     {"pruning_run", "final_table", "identity"},
     {"search", "deploy"},
@@ -32,7 +32,7 @@ READ_RESULTS = {"pruning_run", "final_table", "identity", "search", "deploy", "c
 FACADE = {"rlprune.training.network_file"}  # what `rlprune.load` imports when it is first used
 
 OWNERS = {
-    "ray": {"rl", "search"},
+    "ray": {"rl", "search", "local_ray"},
     "ray.tune": {"search"},
     "ray.rllib": {"rl"},
     "optuna": {"search"},

@@ -9,6 +9,7 @@ from rlprune.data.splits import DataSplits, RawData
 from rlprune.data.splitting import make_splits
 from rlprune.errors import DataError
 
+_KINDS = ("digits", "cifar10", "parquet", "imagefolder")
 _KNOWN = ("digits", "cifar10", "parquet:DIR", "imagefolder:DIR", "package.module:factory")
 
 
@@ -29,8 +30,14 @@ def anchored(source: str) -> str:
     return source
 
 
+def names_factory(source: str) -> bool:
+    """Whether a source is a ``package.module:factory``, which is imported and called."""
+    kind, _, rest = source.partition(":")
+    return bool(rest) and kind not in _KINDS
+
+
 def _read(config: DataConfig) -> RawData:
-    kind, separator, rest = config.source.partition(":")
+    kind, _, rest = config.source.partition(":")
     if config.source == "digits":
         from rlprune.data.digits import read_digits
 
@@ -47,7 +54,7 @@ def _read(config: DataConfig) -> RawData:
         from rlprune.data.imagefolder import read_image_folder
 
         return read_image_folder(Path(rest).expanduser(), config.image_size)
-    if separator and rest and kind not in ("parquet", "imagefolder", "digits", "cifar10"):
+    if names_factory(config.source):
         return _call_factory(config.source, kind, rest)
     names = [name.removesuffix("DIR") for name in _KNOWN]
     close = difflib.get_close_matches(config.source, names, n=1, cutoff=0.5)

@@ -1,7 +1,6 @@
 """From the settings of an agent to an RLlib algorithm that runs in this process."""
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +11,7 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from rlprune.config import AgentConfig
+from rlprune.local_ray import start_local_ray
 from rlprune.rl.env import ContextFilterPruningVectorEnv
 from rlprune.rl.mask_record import RecordedTask
 from rlprune.rl.modules import PruningModule
@@ -52,14 +52,7 @@ def close_algorithm(algorithm: Algorithm) -> None:
 def ensure_ray() -> None:
     """Start Ray unless it runs: RLlib puts its configuration into Ray's object store."""
     if not ray.is_initialized():
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(
-            address="local",
-            num_cpus=1,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        start_local_ray(num_cpus=1, log_to_driver=False, logging_level=logging.ERROR)
 
 
 @contextmanager

@@ -41,11 +41,10 @@ def read_state(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: If a file is missing or damaged.
     """
-    import torch
+    from rlprune.training.tensor_file import read_tensors
 
     verify(folder)
-    state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-    return state
+    return read_tensors(folder / STATE)
 
 
 def read_record(folder: Path) -> TrialRecord | None:

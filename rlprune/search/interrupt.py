@@ -9,26 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from rlprune.errors import ResultsError
-
-_HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-
-
-@contextmanager
-def handlers_kept() -> Iterator[None]:
-    """Put back the signal handlers that were there before the block.
-
-    Starting Ray installs a handler of SIGTERM that aborts the process, and Tune leaves its own of SIGINT
-    behind. Outside the main thread no handlers can be set, and there is nothing to do.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in _HANDLED}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+from rlprune.local_ray import handlers_kept
 
 
 @contextmanager

@@ -3,16 +3,14 @@
 import logging
 import os
 import re
-import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlprune.config import SearchConfig
 from rlprune.errors import ConfigError
-from rlprune.search.interrupt import handlers_kept
+from rlprune.local_ray import handlers_kept, start_local_ray
 from rlprune.search.resources import check_resources
 
 if TYPE_CHECKING:
@@ -65,9 +63,7 @@ def _start(search: SearchConfig) -> None:
     _silence_raylet()
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": True}
     if search.address == "local":
-        _provide_token()
-        with _loopback():
-            ray.init(address="local", include_dashboard=False, **quiet)
+        start_local_ray(**quiet)
         return
     try:
         if search.address != "auto":
@@ -86,36 +82,8 @@ def _knock(address: str) -> None:
     socket.create_connection((host, int(port)), timeout=_SECONDS_TO_CONNECT).close()
 
 
-@contextmanager
-def _loopback() -> Iterator[None]:
-    """Let a Ray that starts within the block listen on 127.0.0.1 only.
-
-    On Linux Ray listens on all interfaces, and replaces a 127.0.0.1 that it is given. This is the switch that
-    it has for other systems, read when Ray was imported.
-    """
-    from ray._private import ray_constants
-
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
-
-
 def _silence_raylet() -> None:
     """Keep the raylet's messages (a worker died, ...) off the terminal: what matters is in the rows."""
     from ray._private.ray_logging import stdout_deduplicator
 
     stdout_deduplicator.skip_re = re.compile("")
-
-
-def _provide_token() -> None:
-    """A token for this process alone where the user has none, so that Ray writes none into the home folder.
-
-    Ray turns its token authentication on by itself; a file left in the home folder would keep the nodes of a
-    cluster that is started later on from joining.
-    """
-    given = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-    if not given and not (Path.home() / ".ray" / "auth_token").exists():
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)

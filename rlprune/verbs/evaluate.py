@@ -7,7 +7,8 @@ import json
 from rlprune.config import Config
 from rlprune.config_loading import config_from_dict, load_config
 from rlprune.errors import ResultsError
-from rlprune.verbs.options import Subparsers, setting_help
+from rlprune.trust import check_trusted
+from rlprune.verbs.options import Subparsers, add_trust_option, setting_help
 
 
 def register(subparsers: Subparsers) -> None:
@@ -24,9 +25,7 @@ def register(subparsers: Subparsers) -> None:
     )
     verb.add_argument("--device", metavar="DEVICE", help=setting_help("device"))
     verb.add_argument("--set", dest="settings", action="extend", nargs="+", default=[], metavar="NAME=VALUE")
-    verb.add_argument(
-        "--trust-code", action="store_true", help="allow a package.module:factory named in the file"
-    )
+    add_trust_option(verb)
     verb.set_defaults(run_verb=evaluate)
 
 
@@ -44,7 +43,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
     stored = config_from_dict(network.config)
     texts = [f"data.source={arguments.data}"] if arguments.data else []
     texts += [f"device={arguments.device}"] if arguments.device else []
-    config = load_config(None, [*_texts_of(stored), *texts, *arguments.settings])
+    texts += arguments.settings
+    config = load_config(None, [*_texts_of(stored), *texts])
+    if not any(text.partition("=")[0].strip() == "data.source" for text in texts):
+        check_trusted(
+            dataclasses.replace(Config(), data=config.data), arguments.network, arguments.trust_code
+        )
     splits = load_splits(config.data)
     if (
         splits.info.image_shape[0] != network.spec.in_channels

@@ -72,6 +72,15 @@ def settings_verb(
     return verb
 
 
+def add_trust_option(verb: argparse.ArgumentParser) -> None:
+    """``--trust-code``, for verbs that read the settings of a run folder or of a network file."""
+    verb.add_argument(
+        "--trust-code",
+        action="store_true",
+        help="allow the package.module:factory and the Ray cluster that the file or run folder names",
+    )
+
+
 def setting_help(setting: str) -> str:
     """The help text of a setting, with its default."""
     found = next(entry for entry in field_help() if entry.name == setting)

@@ -8,7 +8,7 @@ from rlprune.config import Config
 from rlprune.results.folder import RunFolder
 from rlprune.results.record import TrialRecord
 from rlprune.verbs.console import say
-from rlprune.verbs.options import RUN, Subparsers, settings_verb
+from rlprune.verbs.options import RUN, Subparsers, add_trust_option, settings_verb
 from rlprune.verbs.whole_run import Job, start_or_resume
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def register(subparsers: Subparsers) -> None:
     """Adds the verb."""
     verb = settings_verb(subparsers, "prune", "one run with one drop bound, without Ray Tune", (*RUN, "--b"))
     verb.add_argument("--resume", action="store_true", help="go on with the run of this --name")
+    add_trust_option(verb)
     verb.set_defaults(run_verb=prune)
 
 

@@ -2,18 +2,18 @@
 
 import argparse
 
-from rlprune.config_loading import config_from_dict
 from rlprune.results.folder import RunFolder
-from rlprune.verbs.options import Subparsers
+from rlprune.verbs.options import Subparsers, add_trust_option
 from rlprune.verbs.prune import PRUNE_JOB
 from rlprune.verbs.search import SEARCH_JOB
-from rlprune.verbs.whole_run import run_whole, verb_of
+from rlprune.verbs.whole_run import run_whole, stored_config, verb_of
 
 
 def register(subparsers: Subparsers) -> None:
     """Adds the verb."""
     verb = subparsers.add_parser("resume", help="go on with a run that was interrupted")
     verb.add_argument("run", metavar="RUN", help="run folder, for example results/NAME")
+    add_trust_option(verb)
     verb.set_defaults(run_verb=resume)
 
 
@@ -21,4 +21,4 @@ def resume(arguments: argparse.Namespace) -> int:
     """Goes on with the settings that the run was started with."""
     folder = RunFolder.open(arguments.run)
     job = SEARCH_JOB if verb_of(folder) == "search" else PRUNE_JOB
-    return run_whole(config_from_dict(folder.config()), folder, job, resuming=True)
+    return run_whole(stored_config(folder, arguments.trust_code), folder, job, resuming=True)

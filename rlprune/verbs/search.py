@@ -7,7 +7,7 @@ from rlprune.config import Config
 from rlprune.results.folder import RunFolder
 from rlprune.results.record import TrialRecord
 from rlprune.verbs.console import say
-from rlprune.verbs.options import SEARCH, Subparsers, settings_verb
+from rlprune.verbs.options import SEARCH, Subparsers, add_trust_option, settings_verb
 from rlprune.verbs.whole_run import Job, start_or_resume
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ def register(subparsers: Subparsers) -> None:
         subparsers, "search", "search over drop bounds and settings with Ray Tune and Optuna", SEARCH
     )
     verb.add_argument("--resume", action="store_true", help="go on with the run of this --name")
+    add_trust_option(verb)
     verb.set_defaults(run_verb=search)
 
 

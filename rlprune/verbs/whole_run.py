@@ -16,6 +16,7 @@ from rlprune.results.environment import describe_environment
 from rlprune.results.folder import RunFolder
 from rlprune.results.record import TrialRecord
 from rlprune.results.report import report as make_report
+from rlprune.trust import check_trusted, foreign_code
 from rlprune.verbs.console import columns, say
 
 if TYPE_CHECKING:
@@ -64,7 +65,18 @@ def start_or_resume(arguments: argparse.Namespace, job: Job) -> int:
         raise ConfigError(
             f"{folder.path} was made by rlprune {verb_of(folder)}; use rlprune resume {folder.path}"
         )
-    return run_whole(config_from_dict(folder.config()), folder, job, resuming=True)
+    return run_whole(stored_config(folder, arguments.trust_code), folder, job, resuming=True)
+
+
+def stored_config(folder: RunFolder, trusted: bool) -> Config:
+    """The settings that a run was started with.
+
+    Raises:
+        ConfigError: They name code from outside rlprune, and the user did not say that it may run.
+    """
+    config = config_from_dict(folder.config())
+    check_trusted(config, folder.path, trusted)
+    return config
 
 
 def _folder_path(config: Config, verb: str) -> Path:
@@ -113,7 +125,8 @@ def run_whole(config: Config, where: RunFolder | Path, job: Job, *, resuming: bo
             records = job.run(config, folder, splits.sealed(), base, resuming)
         except KeyboardInterrupt:
             print(make_report(folder.path, width=columns()))
-            say(f"interrupted; go on with: rlprune resume {folder.path}")
+            trust = " --trust-code" if foreign_code(config) else ""
+            say(f"interrupted; go on with: rlprune resume {folder.path}{trust}")
             print(folder.path)
             return INTERRUPTED
     measure_frontier(config, folder, splits, base.model, say)
