@@ -1,12 +1,12 @@
 """The images of a reward engine, kept as the values that no mask can change, within a budget of memory."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from rlprune.pruning.memory import retried
+from rlprune.pruning.memory_share import free_memory
 from rlprune.pruning.partition import Partition
 
 BLOCK_IMAGES = 500
@@ -14,18 +14,6 @@ BLOCK_IMAGES = 500
 SHARE_OF_FREE_MEMORY = 0.25
 
 Values = tuple[torch.Tensor, ...]
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that this process may still take on a device; on a GPU its own fraction of it counts."""
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        own = int(torch.cuda.get_per_process_memory_fraction(device) * total)
-        return min(free, own - torch.cuda.memory_reserved(device))
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/meminfo does not tell MemAvailable; state pruning.cache_mib instead of 0")
 
 
 class PrefixCache:

@@ -45,6 +45,15 @@ def resource_faults(search: SearchConfig, nodes: Iterable[Mapping[str, float]]) 
         )
 
 
+def share_of_this_node(cpus: float) -> float:
+    """The share of this node, and so of its memory, that a trial with these CPUs has."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    (node,) = [node for node in ray.nodes() if node["NodeID"] == here]
+    return min(1.0, cpus / node["Resources"].get("CPU", cpus))
+
+
 def _running_nodes() -> list[Mapping[str, float]]:
     import ray
 

@@ -10,6 +10,7 @@ from ray import tune
 
 from rlprune.config import Config
 from rlprune.search.checkpoint import read_state, undamaged_at_or_before, write_checkpoint
+from rlprune.search.resources import share_of_this_node
 from rlprune.search.space import trial_config
 
 if TYPE_CHECKING:
@@ -97,11 +98,15 @@ class PruningTrainable(tune.Trainable):
     def _start(self, config: dict[str, Any]) -> None:
         import torch
 
+        from rlprune.pruning.memory_share import claim_share
+
         assignment = Assignment(**config)
         search = self._run_config.search
         torch.set_num_threads(max(1, int(search.cpus_per_trial)))
         settings = assignment.to_config(self._run_config)
         device = trial_device(settings.device, search.gpus_per_trial, torch.cuda.is_available())
+        machine = share_of_this_node(search.cpus_per_trial)
+        claim_share(torch.device(device), gpus=search.gpus_per_trial, machine=machine)
         self._run: PruningRun | None = None  # frees the last trial's network before the next one is built
         self._run = self._build(dataclasses.replace(settings, device=device), self._weights, self._splits)
         if assignment.checkpoint:

@@ -1,0 +1,95 @@
+"""How much memory a trial may take: its share of a GPU, of a machine and of a container."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from rlprune.pruning import memory_share
+from rlprune.pruning.memory_share import allocator_share, available_memory, claim_share, free_memory
+
+GIB = 2**30
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "total", "expected"),
+    [
+        (1.0, 16 * GIB, 1 - 1 / 32),
+        (2.0, 16 * GIB, 1 - 1 / 32),
+        (0.25, 16 * GIB, 0.25 - 1 / 32),
+        (0.25, 80 * GIB, 0.25 - 1 / 160),
+        (0.01, 16 * GIB, 0.005),
+    ],
+)
+def test_the_tensors_of_a_trial_get_its_fraction_less_what_its_process_takes(
+    gpus: float, total: int, expected: float
+) -> None:
+    assert allocator_share(gpus, total) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("trials", [1, 2, 3, 4, 8])
+def test_all_trials_of_a_device_fit_together(trials: int) -> None:
+    total = 8 * GIB
+    taken = allocator_share(1 / trials, total) * total + memory_share.CUDA_CONTEXT_BYTES
+    assert trials * taken == pytest.approx(total)
+
+
+def test_caches_go_by_the_share_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_share, "_machine_share", 1.0)
+    whole = free_memory(CPU)
+    claim_share(CPU, gpus=0.0, machine=0.25)
+    assert 0.2 * whole < free_memory(CPU) < 0.3 * whole
+
+
+def machine(root: Path, cgroup: str, groups: dict[str, dict[str, str]]) -> Path:
+    """A folder with the files of a machine that has 8,000 KiB left."""
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/meminfo").write_text("MemTotal:  16000 kB\nMemAvailable:    8000 kB\n")
+    (root / "proc/self/cgroup").write_text(cgroup)
+    for folder, files in groups.items():
+        (root / "sys/fs/cgroup" / folder).mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (root / "sys/fs/cgroup" / folder / name).write_text(text)
+    return root
+
+
+def second(limit: str, used: int, droppable: int) -> dict[str, str]:
+    stat = f"anon 5\ninactive_file {droppable}\n"
+    return {"memory.max": f"{limit}\n", "memory.current": f"{used}\n", "memory.stat": stat}
+
+
+def first(limit: int, used: int, droppable: int) -> dict[str, str]:
+    stat = f"rss 5\ntotal_inactive_file {droppable}\n"
+    return {
+        "memory.limit_in_bytes": f"{limit}\n",
+        "memory.usage_in_bytes": f"{used}\n",
+        "memory.stat": stat,
+    }
+
+
+ALL = 8000 * 1024
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "groups", "expected"),
+    [
+        ("", {}, ALL),
+        ("0::/\n", {}, ALL),
+        ("0::/a/b\n", {"a/b": second("max", 10, 0)}, ALL),
+        ("0::/a/b\n", {"a/b": second("5000", 3000, 500)}, 2500),
+        ("0::/a/b\n", {"a/b": second("max", 0, 0), "a": second("4000", 3900, 0)}, 100),
+        ("0::/a\n", {"a": second("4000", 4200, 0)}, 0),
+        ("0::/host/path\n", {"": second("6000", 1000, 0)}, 5000),
+        ("4:memory:/a\n9:cpu:/\n", {"memory/a": first(5000, 3000, 500)}, 2500),
+        ("4:memory:/a\n", {"memory/a": first(9223372036854771712, 3000, 0)}, ALL),
+    ],
+)
+def test_a_containers_limit_counts(
+    cgroup: str, groups: dict[str, dict[str, str]], expected: int, tmp_path: Path
+) -> None:
+    assert available_memory(machine(tmp_path, cgroup, groups)) == expected
+
+
+def test_this_machine_has_memory() -> None:
+    assert 0 < available_memory(Path("/")) < 2**50
