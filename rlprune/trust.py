@@ -4,9 +4,10 @@ A run folder and a network file are data: reading them runs nothing. But their s
 which is imported and called, or a Ray cluster, which this process would run code of.
 """
 
+import dataclasses
 from pathlib import Path
 
-from rlprune.config import Config
+from rlprune.config import Config, DataConfig
 from rlprune.errors import ConfigError
 
 _OWN_ADDRESSES = ("local", "auto")
@@ -24,6 +25,11 @@ def foreign_code(config: Config) -> list[str]:
         "search.address": "" if config.search.address in _OWN_ADDRESSES else config.search.address,
     }
     return [f"{name} = {value}" for name, value in brought_in.items() if value]
+
+
+def check_source_trusted(data: DataConfig, where: str | Path, trusted: bool) -> None:
+    """As :func:`check_trusted`, for the settings of the images alone."""
+    check_trusted(dataclasses.replace(Config(), data=data), where, trusted)
 
 
 def check_trusted(config: Config, where: str | Path, trusted: bool) -> None:

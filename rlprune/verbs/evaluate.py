@@ -7,7 +7,7 @@ import json
 from rlprune.config import Config
 from rlprune.config_loading import config_from_dict, load_config
 from rlprune.errors import ResultsError
-from rlprune.trust import check_trusted
+from rlprune.trust import check_source_trusted
 from rlprune.verbs.options import Subparsers, add_trust_option, setting_help
 
 
@@ -46,9 +46,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     texts += arguments.settings
     config = load_config(None, [*_texts_of(stored), *texts])
     if not any(text.partition("=")[0].strip() == "data.source" for text in texts):
-        check_trusted(
-            dataclasses.replace(Config(), data=config.data), arguments.network, arguments.trust_code
-        )
+        check_source_trusted(config.data, arguments.network, arguments.trust_code)
     splits = load_splits(config.data)
     if (
         splits.info.image_shape[0] != network.spec.in_channels

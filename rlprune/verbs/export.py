@@ -12,8 +12,9 @@ from rlprune.results.folder import RunFolder
 from rlprune.results.frontier import choose, frontier, objectives
 from rlprune.results.record import TrialRecord
 from rlprune.results.report import run_max_drop
+from rlprune.trust import check_source_trusted
 from rlprune.verbs.console import say
-from rlprune.verbs.options import Subparsers, setting_help
+from rlprune.verbs.options import Subparsers, add_trust_option, setting_help
 
 if TYPE_CHECKING:
     from rlprune.deploy.export import Chosen
@@ -34,9 +35,7 @@ def register(subparsers: Subparsers) -> None:
     verb.add_argument("--max-drop", type=float, metavar="X", help=setting_help("max_drop"))
     verb.add_argument("--trial", metavar="TRIAL", help="export this trial's network, whatever its drop")
     verb.add_argument("--data", metavar="SOURCE", help="images to check it on (default: those of the run)")
-    verb.add_argument(
-        "--trust-code", action="store_true", help="allow a package.module:factory named in the file"
-    )
+    add_trust_option(verb)
     verb.set_defaults(run_verb=export)
 
 
@@ -54,6 +53,8 @@ def export(arguments: argparse.Namespace) -> int:
     data = config_from_dict(chosen.network.config).data
     if arguments.data:
         data = dataclasses.replace(data, source=arguments.data)
+    else:
+        check_source_trusted(data, source, arguments.trust_code)
     splits = load_splits(data)
     if splits.info.image_shape != chosen.network.info.image_shape:
         raise ResultsError(
