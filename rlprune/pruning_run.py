@@ -230,6 +230,10 @@ class PruningRun:
         self._reports = [StepReport(**report) for report in state["reports"]]
         self._agents = dict(state["agents"])
 
+    def histories(self) -> dict[str, list[dict[str, float]]]:
+        """How the agent of each group learned, one dict an iteration, in the order of pruning."""
+        return {name: agent["history"] for name, agent in self._agents.items()}
+
     def record(self) -> TrialRecord:
         """The run as a row; trial, network, test and latency are for others to fill in."""
         cost, drop = self._bench.cost(self._model), paired_drop(self._base_correct, self._correct)

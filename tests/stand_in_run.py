@@ -14,6 +14,7 @@ import torch
 from rlprune.config import Config
 from rlprune.config_loading import config_to_dict
 from rlprune.errors import PruningError
+from rlprune.results.curves import CURVE_FIELDS
 from rlprune.results.folder import RunFolder
 from rlprune.results.record import TrialRecord
 from rlprune.search.runner import run_trials
@@ -87,6 +88,10 @@ class StandInRun:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.position, self.total = state["position"], state["total"]
+
+    def histories(self) -> dict[str, list[dict[str, float]]]:
+        entry = dict.fromkeys(CURVE_FIELDS, 0.5)
+        return {f"conv{step + 1}": [{**entry, "iteration": 1}] for step in range(self.position)}
 
     def record(self) -> TrialRecord:
         return TrialRecord(

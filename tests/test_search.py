@@ -20,6 +20,7 @@ from optuna.trial import TrialState
 from stand_in_run import N_STEPS, WEIGHTS, run, search_config
 
 from rlprune.errors import ConfigError, ResultsError
+from rlprune.results.curves import read_curves
 from rlprune.results.folder import RunFolder
 from rlprune.results.record import TrialRecord
 from rlprune.seeding import child_seed
@@ -72,6 +73,9 @@ def test_every_trial_has_its_row_whatever_goes_wrong(
         "PruningError: group conv3 cannot be cut",
         "drop_val: is no finite number",
     }
+    assert {file.stem for file in (path / "curves").iterdir()} == {record.trial for record in records}
+    assert len(read_curves(path, records[-1].trial)) == N_STEPS
+    assert json.loads((path / "importances.json").read_text()) == {"trials": 2, "objectives": {}}
     for record in records:
         assert record.seed == child_seed(config.seed, "trial", int(record.trial[1:]))
         if record.network:

@@ -100,9 +100,16 @@ class RunFolder:
         return content
 
     def environment(self) -> dict[str, Any]:
-        """What the run was started on and by which command: the content of ``env.json``."""
-        with _reported(self.path / ENVIRONMENT):
-            return dict(json.loads((self.path / ENVIRONMENT).read_text(encoding="utf-8")))
+        """What the run was started on and by which command; empty if the folder does not say."""
+        return self.json(ENVIRONMENT)
+
+    def json(self, name: str) -> dict[str, Any]:
+        """The content of one of the folder's JSON files; empty if it is not there."""
+        path = self.path / name
+        if not path.exists():
+            return {}
+        with _reported(path):
+            return dict(json.loads(path.read_text(encoding="utf-8")))
 
     def network_path(self, trial: str) -> Path:
         """Where the network of a trial is kept."""
@@ -167,16 +174,14 @@ class RunFolder:
         return records
 
     def _measured(self) -> dict[str, dict[str, Any]]:
-        path = self.path / MEASURED
-        if not path.exists():
-            return {}
-        with _reported(path):
-            content = json.loads(path.read_text(encoding="utf-8"))
-        for trial, fields in content.items() if isinstance(content, dict) else [("", content)]:
+        content = self.json(MEASURED)
+        for trial, fields in content.items():
             if not isinstance(fields, dict) or not set(fields) <= set(MEASURED_FIELDS):
                 expected = ", ".join(MEASURED_FIELDS)
-                raise ResultsError(f"{path}: trial {trial!r}: expected only the fields {expected}")
-        return dict(content)
+                raise ResultsError(
+                    f"{self.path / MEASURED}: trial {trial!r}: expected only the fields {expected}"
+                )
+        return content
 
     def write_frontier(self, records: Sequence[TrialRecord], max_drop: float | None) -> list[TrialRecord]:
         """Writes ``frontier.csv``, ``.md`` and ``.png``, and keeps what the records know of test and latency.
@@ -198,10 +203,15 @@ class RunFolder:
         if measured:
             text = json.dumps({**self._measured(), **measured}, indent=2, allow_nan=False)
             files = {MEASURED: text + "\n", **files}
+        self.write_files(files)
+        return rows
+
+    def write_files(self, files: Mapping[str, str | bytes]) -> None:
+        """Writes files of the folder, each whole or not at all."""
         with _reported(self.path):
             for name, content in files.items():
+                (self.path / name).parent.mkdir(exist_ok=True)
                 write_atomically(self.path / name, content)
-        return rows
 
 
 def _end_of_rows(content: bytes) -> int:

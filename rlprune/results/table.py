@@ -83,7 +83,7 @@ def frontier_table(rows: Sequence[TrialRecord], max_drop: float | None, width: i
             lines += _wrapped(
                 [", ".join(f"{column.heading} {text}" for column, text in rest)], width, "      "
             )
-    lines += _wrapped([*_legend(chosen, max_drop, "> "), *latency_notes(rows)], width)
+    lines += _wrapped([*legend_lines(chosen, max_drop, "> "), *latency_notes(rows)], width)
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -149,7 +149,8 @@ def _first(rows: Sequence[TrialRecord], name: str) -> Any:
     return next((value for row in rows if (value := getattr(row, name)) not in (None, "")), None)
 
 
-def _legend(chosen: TrialRecord | None, max_drop: float | None, mark: str) -> list[str]:
+def legend_lines(chosen: TrialRecord | None, max_drop: float | None, mark: str) -> list[str]:
+    """What the mark of the row to deploy means, or that there is no such row; nothing without a limit."""
     if chosen is not None:
         return [f"{mark}deploy: the fewest MACs with a drop on val of at most {max_drop:g} points"]
     if max_drop is None or max_drop != max_drop:
@@ -167,7 +168,7 @@ def frontier_markdown(rows: Sequence[TrialRecord], max_drop: float | None) -> st
     for row in rows:
         texts = [column.text(row) for column in COLUMNS]
         lines.append(_markdown_row([f"**{text}**" for text in texts] if row is chosen else texts))
-    notes = [*_legend(chosen, max_drop, "Bold: "), *latency_notes(rows)]
+    notes = [*legend_lines(chosen, max_drop, "Bold: "), *latency_notes(rows)]
     legend = [text for line in notes for text in ("", _escaped(line))]
     return "\n".join([*lines, *legend]) + "\n"
 
@@ -193,11 +194,16 @@ def frontier_csv(rows: Sequence[TrialRecord]) -> str:
     return buffer.getvalue()
 
 
-def trials_line(records: Sequence[TrialRecord]) -> str:
-    """How many trials ended how, with the first line of each failed one's error: its name and message."""
+def trials_count(records: Sequence[TrialRecord]) -> str:
+    """How many trials ended how."""
     counts = Counter(record.status for record in records)
     ends = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
-    lines = [f"{len(records)} trial{'' if len(records) == 1 else 's'}" + (f": {ends}" if ends else "")]
+    return f"{len(records)} trial{'' if len(records) == 1 else 's'}" + (f": {ends}" if ends else "")
+
+
+def trials_line(records: Sequence[TrialRecord]) -> str:
+    """How many trials ended how, with the first line of each failed one's error: its name and message."""
+    lines = [trials_count(records)]
     for record in records:
         if record.status == "FAILED":
             first_line = record.error.strip().split("\n", 1)[0] or "no error was recorded"

@@ -1,8 +1,9 @@
 """Checkpoints of a trial: tensors and JSON, each file with its hash, so that a damaged one is never used.
 
-A checkpoint is a folder with ``state.pt`` (the run's state), ``manifest.json`` (the hash of every other file)
-and, once the trial is done, ``record.json`` and ``network.pt``. Tune copies the folder to
-``tune/<attempt>/<trial>/checkpoint_<number>``; a kill may leave any part of that copy behind.
+A checkpoint is a folder with ``state.pt`` (the run's state), ``curves.jsonl`` (how its agents learned),
+``manifest.json`` (the hash of every other file) and, once the trial is done, ``record.json`` and
+``network.pt``. Tune copies the folder to ``tune/<attempt>/<trial>/checkpoint_<number>``; a kill may leave any
+part of that copy behind.
 """
 
 import hashlib
@@ -12,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlprune.errors import CheckpointError
+from rlprune.results.curves import curves_text
 from rlprune.results.record import TrialRecord
 
 if TYPE_CHECKING:
     from rlprune.pruning_run import PruningRun
 
 STATE = "state.pt"
+CURVES = "curves.jsonl"
 RECORD = "record.json"
 NETWORK = "network.pt"
 MANIFEST = "manifest.json"
@@ -28,6 +31,7 @@ def write_checkpoint(folder: Path, run: "PruningRun") -> None:
     import torch
 
     torch.save(run.state_dict(), folder / STATE)
+    (folder / CURVES).write_text(curves_text(run.histories()), encoding="utf-8")
     if run.done:
         (folder / RECORD).write_text(run.record().to_json(), encoding="utf-8")
         run.save_network(folder / NETWORK)

@@ -12,9 +12,10 @@ from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 
 from rlprune.errors import CheckpointError
+from rlprune.results.curves import curves_name
 from rlprune.results.folder import RunFolder
 from rlprune.results.record import TrialRecord
-from rlprune.search.checkpoint import NETWORK, newest_checkpoint, read_record
+from rlprune.search.checkpoint import CURVES, NETWORK, newest_checkpoint, read_record
 from rlprune.search.progress import SearchProgress
 from rlprune.search.searcher import OBJECTIVES, GridOptunaSearch
 from rlprune.search.trainable import Assignment
@@ -49,6 +50,12 @@ class TrialRecorder(tune.Callback, tune.Stopper):
         """Show the progress of a trial."""
         assignment = Assignment(**trial.config)
         self._progress.group_done(assignment.trial, assignment.b, result)
+
+    def on_checkpoint(
+        self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: tune.Checkpoint, **info: Any
+    ) -> None:
+        """Keep how the agents have learned so far, for a report while the trial goes on."""
+        self._guarded(lambda trial: self._keep_curves(trial.config["trial"], Path(checkpoint.path)), trial)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Show that a trial is tried again."""
@@ -112,8 +119,12 @@ class TrialRecorder(tune.Callback, tune.Stopper):
         else:
             network = self._folder.network_path(assignment.trial)
             _copy_whole(folder / NETWORK, network)
+            self._keep_curves(assignment.trial, folder)
             record = dataclasses.replace(record, network=network.relative_to(self._folder.path).as_posix())
         self._append(assignment, record)
+
+    def _keep_curves(self, trial: str, folder: Path) -> None:
+        _copy_whole(folder / CURVES, self._folder.path / curves_name(trial))
 
     def _append(self, assignment: Assignment, record: TrialRecord) -> None:
         record = dataclasses.replace(

@@ -15,7 +15,9 @@ from ray import tune
 from rlprune.config import Config
 from rlprune.errors import ResultsError
 from rlprune.results.folder import RunFolder
+from rlprune.results.page_data import IMPORTANCES
 from rlprune.results.record import TrialRecord
+from rlprune.search.importances import importances_json
 from rlprune.search.interrupt import exclusive, graceful_signals
 from rlprune.search.progress import SearchProgress
 from rlprune.search.ray_session import ray_session
@@ -96,6 +98,7 @@ def run_trials(
         searcher.reconcile(folder.records())
         if not searcher.is_complete():
             raise KeyboardInterrupt
+        folder.write_files({IMPORTANCES: importances_json(searcher.study)})
     return folder.records()
 
 

@@ -5,6 +5,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from rlprune.config import Config
+from rlprune.results.curves import curves_name, curves_text
 from rlprune.results.folder import RunFolder
 from rlprune.results.record import TrialRecord
 from rlprune.verbs.console import say
@@ -50,6 +51,7 @@ def run_once(
     while not run.done:
         report = run.step()
         write_tensors(state, run.state_dict())
+        folder.write_files({curves_name(PRUNE_TRIAL): curves_text(run.histories())})
         say(
             f"[{report.step}/{report.n_steps}] {report.group}: "
             f"{report.kept} of {report.filters} filters kept  drop {report.drop_val:+.2f}  "

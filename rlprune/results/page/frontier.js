@@ -1,0 +1,183 @@
+// The picture of the frontier, the table of the networks, and the commands of the one that is selected.
+
+const BASE_COLOUR = 'var(--quiet)';
+const colourOf = (index) => `var(--series-${index % 6})`;
+const bounds = [...new Set(report.rows.map((row) => row.b))].filter(Number.isFinite).sort((a, b) => a - b);
+const boundColour = (b) => (bounds.includes(b) ? colourOf(bounds.indexOf(b)) : BASE_COLOUR);
+
+function facts(row) {
+  const pairs = [
+    ['b', general(row.b)], ['MACs', `${percent(row.macs_ratio)} %`], ['filters', `${percent(row.filter_keep_ratio)} %`],
+    ['params', `${percent(row.params_ratio)} %`], ['accuracy val', number(row.accuracy_val)],
+    ['drop val', interval(row, 'val')],
+  ];
+  if (Number.isFinite(row.accuracy_test)) {
+    pairs.push(['accuracy test', number(row.accuracy_test)], ['drop test', interval(row, 'test')]);
+  }
+  return row.network ? [...pairs, ['network', row.network]] : pairs;
+}
+
+function titleOf(row) {
+  if (row.chosen) return `${row.trial}: the row to deploy`;
+  return row.on_frontier ? `${row.trial}, on the frontier` : row.trial;
+}
+
+// The points of one row: val, and test where it was measured, with the ends of the accuracy's interval.
+function pointsOf(row) {
+  return ['val', 'test'].filter((split) => Number.isFinite(row[`accuracy_${split}`])).map((split) => {
+    const base = row[`base_accuracy_${split}`];
+    const [low, high] = [row[`drop_${split}_high`], row[`drop_${split}_low`]].map(
+      (drop) => (Number.isFinite(drop) && Number.isFinite(base) ? base - drop : null));
+    return { row, split, macs: 100 * row.macs_ratio, accuracy: row[`accuracy_${split}`], low, high };
+  });
+}
+
+function baselinePoints() {
+  return report.baselines.flatMap((entry, index) => ['val', 'test'].map(
+    (split) => ({ entry, index, split, macs: 100 * entry.macs_ratio, accuracy: entry[`accuracy_${split}`] })))
+    .filter((point) => Number.isFinite(point.macs) && Number.isFinite(point.accuracy));
+}
+
+const methods = [...new Set(report.baselines.map((entry) => entry.method))];
+
+function frontierLegend() {
+  const entries = bounds.map((b) => ['circle', boundColour(b), `b = ${general(b)}`]);
+  entries.push(['circle', 'var(--ink)', 'val'], ['square', 'var(--ink)', 'test', { hollow: true }],
+    ['star', BASE_COLOUR, 'base model']);
+  methods.forEach((method, index) => entries.push(['diamond', colourOf(bounds.length + index), method, { hollow: true }]));
+  legend(document.querySelector('#frontier .legend'), entries);
+}
+
+// Own networks and the base model set the axis; baselines far below are moved to its edge and said.
+function accuracyDomain(points, others) {
+  const own = points.flatMap((point) => [point.accuracy, point.low, point.high]);
+  own.push(report.base.accuracy_val, report.base.accuracy_test);
+  const [low, high] = extent(own, 0.06);
+  const lowest = Math.min(low, ...others.map((point) => point.accuracy));
+  return [Math.max(lowest, high - 4 * (high - low)), high];
+}
+
+function drawFrontier(width, rows, onSelect) {
+  const points = rows.flatMap(pointsOf);
+  const others = baselinePoints();
+  const y = accuracyDomain(points, others);
+  const x = extent([...points, ...others].map((point) => point.macs).concat(100), 0.05);
+  const plot = frame({ width, height: Math.min(460, 240 + width / 4), x, y, label: 'accuracy over MACs',
+    xLabel: 'MACs, % of the base model', yLabel: 'accuracy, %' });
+  drawBase(plot);
+  const line = points.filter((point) => point.row.on_frontier && point.split === 'val').sort((a, b) => a.macs - b.macs);
+  if (line.length > 1) {
+    plot.node.append(path(line.map((point) => [plot.x(point.macs), plot.y(point.accuracy)]),
+      { class: 'line', stroke: 'var(--quiet)' }));
+  }
+  others.forEach((point) => drawBaseline(plot, point, y[0]));
+  points.sort((a, b) => a.row.on_frontier - b.row.on_frontier).forEach((point) => drawPoint(plot, point, onSelect));
+  return plot.node;
+}
+
+function drawBase(plot) {
+  for (const split of ['val', 'test']) {
+    const accuracy = report.base[`accuracy_${split}`];
+    if (!Number.isFinite(accuracy)) continue;
+    const [x, y] = [plot.x(100), plot.y(accuracy)];
+    plot.node.append(
+      svg('line', { class: 'interval', x1: plot.box.left, x2: plot.box.right, y1: y, y2: y, stroke: BASE_COLOUR,
+        'stroke-dasharray': split === 'val' ? '6 4' : '2 4' }),
+      mark('star', x, y, BASE_COLOUR, { hollow: split === 'test' }),
+      target(x, y, `base model, ${split}`, [['accuracy', `${number(accuracy)} %`],
+        ['images', general(report.base[`images_${split}`])], ['MACs', '100 %']]),
+    );
+  }
+}
+
+function drawPoint(plot, point, onSelect) {
+  const { row, split } = point;
+  const x = plot.x(point.macs) + (split === 'test' ? 5 : 0); // so that the two intervals can be told apart
+  const y = plot.y(point.accuracy);
+  const look = { hollow: split === 'test', faint: !row.on_frontier, r: row.on_frontier ? 5.5 : 4 };
+  const colour = boundColour(row.b);
+  if (row.on_frontier && point.low !== null && point.high !== null) {
+    const ends = { x1: x, x2: x, y1: plot.y(point.low), y2: plot.y(point.high) };
+    plot.node.append(svg('line', { class: 'interval', stroke: colour, ...ends }));
+  }
+  if (row.chosen) plot.node.append(svg('circle', { class: 'ring', cx: x, cy: y, r: 10 }));
+  plot.node.append(mark(split === 'val' ? 'circle' : 'square', x, y, colour, look));
+  if (row.chosen && split === 'val') {
+    plot.node.append(svg('text', { x: x + 12, y: y + 18 }, 'deploy'));
+  }
+  plot.node.append(target(x, y, `${titleOf(row)} (${split})`, facts(row), () => onSelect(row)));
+}
+
+function drawBaseline(plot, point, lowest) {
+  const [x, y] = [plot.x(point.macs), plot.y(Math.max(point.accuracy, lowest))];
+  const colour = colourOf(bounds.length + methods.indexOf(point.entry.method));
+  plot.node.append(
+    mark('diamond', x, y, colour, { hollow: true, r: 4 }),
+    target(x, y, `${point.entry.method} (${point.split})`, Object.entries(point.entry.shown)),
+  );
+}
+
+function milliseconds(row, batch) {
+  const [base, pruned] = [row[`latency_ms_base_${batch}`], row[`latency_ms_${batch}`]];
+  return Number.isFinite(base) && Number.isFinite(pruned) ? `${general(base)}→${general(pruned)}` : UNKNOWN;
+}
+
+const COLUMNS = [
+  { heading: 'trial', value: (row) => row.trial, text: (row) => (row.chosen ? `${row.trial} (deploy)` : row.trial), left: true },
+  { heading: 'b', value: (row) => row.b, text: (row) => general(row.b) },
+  { heading: 'filters %', value: (row) => row.filter_keep_ratio, text: (row) => percent(row.filter_keep_ratio) },
+  { heading: 'MACs %', value: (row) => row.macs_ratio, text: (row) => percent(row.macs_ratio) },
+  { heading: 'params %', value: (row) => row.params_ratio, text: (row) => percent(row.params_ratio) },
+  { heading: 'drop val', value: (row) => row.drop_val, text: (row) => interval(row, 'val') },
+  { heading: 'drop test', value: (row) => row.drop_test, text: (row) => interval(row, 'test') },
+  { heading: 'ms b1', value: (row) => row.latency_ms_b1, text: (row) => milliseconds(row, 'b1') },
+  { heading: 'ms b256', value: (row) => row.latency_ms_b256, text: (row) => milliseconds(row, 'b256') },
+  { heading: 'minutes', value: (row) => row.seconds, text: (row) => number(row.seconds, 1, 1 / 60) },
+  { heading: 'status', value: (row) => row.status, text: (row) => row.status, left: true },
+  { heading: 'network', value: (row) => row.network, text: (row) => row.network ?? UNKNOWN, left: true },
+];
+
+function networkTable(onSelect) {
+  return sortableTable(COLUMNS, report.rows, (row) => {
+    const classes = ['selectable', row.on_frontier ? '' : 'other', row.chosen ? 'chosen' : ''].join(' ');
+    const line = html('tr', { class: classes, 'data-trial': row.trial });
+    line.addEventListener('click', () => onSelect(row));
+    return line;
+  });
+}
+
+function showCommands(row) {
+  const place = section('use');
+  place.querySelector('#use-note').textContent = `For ${titleOf(row)}; another one: click it in the picture or the table.`;
+  place.querySelector('pre').textContent = row.commands;
+  for (const line of document.querySelectorAll('#table tr.selectable')) {
+    line.classList.toggle('selected', line.dataset.trial === row.trial);
+  }
+}
+
+function showNetworks() {
+  if (!report.rows.length) return;
+  const select = (row) => { if (row.commands) showCommands(row); };
+  const drawn = report.rows.filter((row) => Number.isFinite(row.macs_ratio) && row.status === 'COMPLETE');
+  scrolling('table', 'table of networks', networkTable(select));
+  document.getElementById('table-note').textContent = report.table_note;
+  if (drawn.length) {
+    const place = section('frontier');
+    frontierLegend();
+    responsive(place.querySelector('.chart'), (width) => drawFrontier(width, drawn, select));
+    document.getElementById('frontier-note').textContent = report.frontier_note;
+  }
+  const first = report.rows.find((row) => row.chosen) ?? report.rows.find((row) => row.on_frontier);
+  if (first) select(first);
+}
+
+function showBaselines() {
+  if (!report.baselines.length) return;
+  const columns = Object.keys(report.baselines[0].shown).map((heading) => ({
+    heading,
+    value: (entry) => entry.values[heading],
+    text: (entry) => entry.shown[heading],
+    left: typeof report.baselines[0].values[heading] === 'string',
+  }));
+  scrolling('baselines', 'table of baselines', sortableTable(columns, report.baselines, () => html('tr')));
+}
