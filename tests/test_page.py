@@ -5,12 +5,14 @@ import dataclasses
 import hashlib
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 from report_run import HOSTILE, LAYERS, complete, history, write_run
 
+from rlprune.cli import build_parser
 from rlprune.config_loading import config_to_dict, load_config
 from rlprune.errors import ResultsError
 from rlprune.results.compared import read_compared
@@ -67,7 +69,10 @@ def test_commands_can_be_pasted(tmp_path):
     data = data_of(page_of(folder))
     network = folder.path / "models" / "t0001.pt"
     commands = data["rows"][1]["commands"].splitlines()
-    assert commands[0] == f"rlprune evaluate '{network}' --split val"
+    assert commands[0] == f"rlprune export '{folder.path}' --trial t0001 --format onnx"
+    assert commands[1] == f"rlprune evaluate '{network}' --split val"
+    for command in [*commands[:2], data["reproduce"].splitlines()[-1]]:
+        build_parser().parse_args(shlex.split(command)[1:])
     assert commands[-1] == f"network = rlprune.load({str(network)!r})"
     assert data["rows"][4]["commands"] == ""
     first, _, _, again = data["reproduce"].splitlines()

@@ -109,7 +109,10 @@ class RunFolder:
         if not path.exists():
             return {}
         with _reported(path):
-            return dict(json.loads(path.read_text(encoding="utf-8")))
+            content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ResultsError(f"{path}: expected a JSON object; got {str(content)[:60]}")
+        return content
 
     def network_path(self, trial: str) -> Path:
         """Where the network of a trial is kept."""

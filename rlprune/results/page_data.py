@@ -94,6 +94,7 @@ def _commands(folder: RunFolder, record: TrialRecord) -> str:
     network = str(folder.path / record.network)
     return "\n".join(
         [
+            f"rlprune export {shlex.quote(str(folder.path))} --trial {record.trial} --format onnx",
             f"rlprune evaluate {shlex.quote(network)} --split val",
             "",
             "# in Python; it takes uint8 images (n, c, h, w) and gives class scores",
