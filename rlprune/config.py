@@ -132,6 +132,9 @@ class AgentConfig:
     )
     iterations: int = setting(8, "training iterations a group", low=1)
     masks: int = setting(16, "masks sampled an iteration (even: antithetic pairs)", low=4)
+    checkpoint_every: int = setting(
+        5, "iterations after which a run is saved within a group (0: after whole groups only)", low=0
+    )
     learning_rate: float = setting(0.3, "Adam's rate for the policy", above=0)
     entropy_coefficient: float = setting(0.03, "weight of the policy's mean entropy per filter", low=0)
     grad_clip: float = setting(10.0, "largest global norm of the gradient", above=0)

@@ -1,7 +1,8 @@
 """The agent of one group: its task, built from the network as it is now, and its training."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -33,9 +34,15 @@ class GroupAgent:
     settings: AgentConfig
     moments: Mapping[str, Moments]
 
-    def train(self, seed: int) -> AgentOutcome:
-        """Trains the agent."""
-        return train_agent(self.task, self.settings, seed, None)
+    def train(
+        self,
+        seed: int,
+        *,
+        state: Mapping[str, Any] | None = None,
+        on_state: Callable[[dict[str, Any]], None] | None = None,
+    ) -> AgentOutcome:
+        """Trains the agent; for the arguments see :func:`rlprune.rl.agent.train_agent`."""
+        return train_agent(self.task, self.settings, seed, state=state, on_state=on_state)
 
 
 def group_agent(

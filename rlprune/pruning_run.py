@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from rlprune.candidates import Candidate, candidate_masks, make_candidate
+from rlprune.comparison import Comparison
 from rlprune.config import Config
 from rlprune.config_loading import config_to_dict
 from rlprune.data import DataSplits
@@ -27,9 +28,8 @@ from rlprune.group_agent import group_agent
 from rlprune.pruning.cost import GroupCost, group_macs
 from rlprune.pruning.groups import FilterGroup
 from rlprune.pruning.repair import Moments
-from rlprune.pruning.surgery import resize_to_state, widths
+from rlprune.pruning.surgery import resize_to_state
 from rlprune.results.environment import describe_environment
-from rlprune.results.interval import paired_drop
 from rlprune.results.record import TrialRecord
 from rlprune.results.step_report import StepReport
 from rlprune.rl.agent import AgentOutcome
@@ -37,7 +37,7 @@ from rlprune.rl.group_task import efficiency_counts, expected_drop
 from rlprune.rl.reward import pruning_reward
 from rlprune.training.evaluate import accuracy
 from rlprune.training.network_file import save_network
-from rlprune.workbench import Workbench
+from rlprune.workbench import OnPart, Workbench
 
 FINAL_STEP = "final fine-tuning"
 
@@ -60,18 +60,17 @@ class PruningRun:
         self._config = config
         self._bench = Workbench(config, splits)
         self._base = copy.deepcopy(model).to(self._bench.device).eval()
-        self._base_cost = self._bench.cost(self._base)
-        self._base_widths = widths(self._base)
-        self._base_correct = self._bench.correct_val(self._base)
+        self._comparison = Comparison(self._bench, self._base)
         groups = self._bench.groups(self._base)
         self._shares = group_macs(self._base, groups, self._bench.example)
         self._order = [group.name for group in groups]
         if config.pruning.order == "output-downward":
             self._order.reverse()
         self._model = copy.deepcopy(self._base)
-        self._correct = self._base_correct
+        self._correct = self._comparison.base_correct
         self._reports: list[StepReport] = []
         self._agents: dict[str, dict[str, Any]] = {}
+        self._part: Mapping[str, Any] | None = None  # of the next step, where a loaded state has one
 
     @property
     def n_steps(self) -> int:
@@ -88,23 +87,35 @@ class PruningRun:
         """Whether the network is finished."""
         return self.position == self.n_steps
 
-    def step(self) -> StepReport:
+    def step(self, on_part: OnPart | None = None) -> StepReport:
         """Does one group, or the final fine-tuning.
+
+        Args:
+            on_part: Called within a long step, every ``agent.checkpoint_every`` iterations of the agent or
+                after an epoch of the final fine-tuning, with the part of the step that is done: tensors,
+                numbers, strings, lists and dicts. A state whose ``part`` it is goes on from there. It refers
+                to live tensors: store it before returning.
 
         Raises:
             RuntimeError: The run is done.
         """
         if self.done:
             raise RuntimeError("the run is done: there is no further step")
-        began = time.perf_counter()
-        if self.position < len(self._order):
-            report = self._prune_group(self._order[self.position])
-        else:
-            report = self._finish()
+        name = [*self._order, FINAL_STEP][self.position]
+        part, self._part = self._part or {"step": name, "seconds": 0.0}, None
+        if part["step"] != name:
+            raise CheckpointError(f"the checkpoint holds a part of {part['step']!r}, but {name!r} is next")
+        began = time.perf_counter() - part["seconds"]
+
+        def tell(inside: dict[str, Any]) -> None:
+            if on_part is not None:
+                on_part({"step": name, "seconds": time.perf_counter() - began, **inside})
+
+        report = self._finish(part, tell) if name == FINAL_STEP else self._prune_group(name, part, tell)
         self._reports.append(dataclasses.replace(report, seconds=time.perf_counter() - began))
         return self._reports[-1]
 
-    def _prune_group(self, name: str) -> StepReport:
+    def _prune_group(self, name: str, part: Mapping[str, Any], on_part: OnPart) -> StepReport:
         """Agent, candidates, guard: one group."""
         group = next(group for group in self._bench.groups(self._model) if group.name == name)
         if group.n_filters == 1:
@@ -117,31 +128,36 @@ class PruningRun:
             group,
             cost,
             bound=self._bound(name),
-            spent=self._drop(self._correct),
+            spent=self._comparison.drop(self._correct).drop,
         )
-        outcome = agent.train(self._bench.seed("agent", name))
-        self._agents[name] = {
-            "keep_probabilities": torch.from_numpy(outcome.keep_probabilities),
-            "history": outcome.history,
-            "policy": outcome.state,
-        }
-        kept, tried = group.n_filters, 0
+        outcome = agent.train(
+            self._bench.seed("agent", name),
+            state=part.get("agent"),
+            on_state=lambda state: on_part({"agent": state}),
+        )
+        mask, tried = np.ones(group.n_filters, dtype=bool), 0
         for candidate in self._ranked_candidates(group, cost, outcome, agent.moments):
             if candidate.mask.all():
                 break
             tried += 1
             candidate = self._fine_tuned(candidate, name, tried)
-            if self._drop(candidate.correct) <= self._config.pruning.b:
-                self._model, self._correct = candidate.model, candidate.correct
-                kept = int(candidate.mask.sum())
+            if self._comparison.drop(candidate.correct).drop <= self._config.pruning.b:
+                self._model, self._correct, mask = candidate.model, candidate.correct, candidate.mask
                 break
-        return self._report(name, group.n_filters, kept, tried, outcome.evaluations)
+        self._agents[name] = {
+            "keep_probabilities": torch.from_numpy(outcome.keep_probabilities),
+            "history": outcome.history,
+            "policy": outcome.state,
+            "mask": torch.from_numpy(mask),
+        }
+        return self._report(name, group.n_filters, int(mask.sum()), tried, outcome.evaluations)
 
     def _ranked_candidates(
         self, group: FilterGroup, cost: GroupCost, outcome: AgentOutcome, moments: Mapping[str, Moments]
     ) -> list[Candidate]:
         """The agent's candidates, cut and repaired, by their reward on val, best first."""
         pruning, bound = self._config.pruning, self._bound(group.name)
+        spent = self._comparison.drop(self._correct).drop
         candidates = [
             make_candidate(self._bench, self._model, group, mask, moments)
             for mask in candidate_masks(outcome, pruning.candidates)
@@ -150,7 +166,7 @@ class PruningRun:
         def reward(candidate: Candidate) -> float:
             total, kept = efficiency_counts(pruning.efficiency, cost, np.array(candidate.mask.sum()))
             lost = accuracy(self._correct) - accuracy(candidate.correct)
-            drop = expected_drop(self._drop(self._correct), lost, pruning.recovery)
+            drop = expected_drop(spent, lost, pruning.recovery)
             return float(pruning_reward(drop, bound, total, kept))
 
         return sorted(candidates, key=reward, reverse=True)
@@ -173,36 +189,36 @@ class PruningRun:
             return Candidate(candidate.mask, model, correct)
         return candidate
 
-    def _finish(self) -> StepReport:
-        """Fine-tunes the network to the end; the state that is best on val stays, the one before included."""
-        epochs = self._config.finetune.final_epochs
-        self._correct = self._bench.fine_tune_to_best(self._model, epochs, FINAL_STEP, correct=self._correct)
+    def _finish(self, part: Mapping[str, Any], on_part: OnPart) -> StepReport:
+        """Fine-tunes the network to the end."""
+        self._correct = self._bench.fine_tune_to_best(
+            self._model,
+            self._config.finetune.final_epochs,
+            FINAL_STEP,
+            correct=self._correct,
+            part=part.get("fine-tuning"),
+            on_part=lambda inside: on_part({"fine-tuning": inside}),
+        )
         return self._report(FINAL_STEP, 0, 0, tried=0, evaluations=0)
 
-    def _drop(self, correct: np.ndarray) -> float:
-        """The drop on val, percentage points."""
-        return paired_drop(self._base_correct, correct).drop
-
-    def _filter_keep_ratio(self) -> float:
-        return sum(widths(self._model).values()) / sum(self._base_widths.values())
-
     def _report(self, group: str, filters: int, kept: int, tried: int, evaluations: int) -> StepReport:
-        cost = self._bench.cost(self._model)
-        return StepReport(
-            step=self.position + 1,
-            n_steps=self.n_steps,
-            group=group,
-            filters=filters,
-            kept=kept,
-            accuracy_val=accuracy(self._correct),
-            drop_val=self._drop(self._correct),
-            filter_keep_ratio=self._filter_keep_ratio(),
-            macs_ratio=cost.macs / self._base_cost.macs,
-            params_ratio=cost.params / self._base_cost.params,
-            candidates_tried=tried,
-            evaluations=evaluations,
-            seconds=0.0,
-        )
+        about = {
+            "group": group,
+            "filters": filters,
+            "kept": kept,
+            "candidates_tried": tried,
+            "evaluations": evaluations,
+        }
+        return self._comparison.step_report(self._model, self._correct, self.position, self.n_steps, about)
+
+    @property
+    def agents(self) -> dict[str, dict[str, Any]]:
+        """The agent of every group done, by the group's name.
+
+        Each has ``keep_probabilities`` (float64 ``(f,)``), ``history`` (a dict an iteration), ``policy`` (its
+        parameters) and ``mask``, which the group was cut by (bool ``(f,)``).
+        """
+        return self._agents
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step needs: tensors, numbers, strings, lists and dicts only."""
@@ -212,6 +228,7 @@ class PruningRun:
             "correct": torch.from_numpy(self._correct),
             "reports": [report.to_metrics() for report in self._reports],
             "agents": self._agents,
+            "part": self._part,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -220,7 +237,7 @@ class PruningRun:
         Raises:
             CheckpointError: The state belongs to another run.
         """
-        if state["order"] != self._order or len(state["correct"]) != len(self._base_correct):
+        if state["order"] != self._order or len(state["correct"]) != len(self._correct):
             raise CheckpointError("the checkpoint belongs to a run with another network, order or val split")
         model = copy.deepcopy(self._base)
         resize_to_state(model, state["network"])
@@ -229,6 +246,7 @@ class PruningRun:
         self._correct = state["correct"].cpu().numpy()
         self._reports = [StepReport(**report) for report in state["reports"]]
         self._agents = dict(state["agents"])
+        self._part = state["part"]
 
     def histories(self) -> dict[str, list[dict[str, float]]]:
         """How the agent of each group learned, one dict an iteration, in the order of pruning."""
@@ -236,28 +254,8 @@ class PruningRun:
 
     def record(self) -> TrialRecord:
         """The run as a row; trial, network, test and latency are for others to fill in."""
-        cost, drop = self._bench.cost(self._model), paired_drop(self._base_correct, self._correct)
-        return TrialRecord(
-            status="COMPLETE" if self.done else "STOPPED",
-            b=self._config.pruning.b,
-            seed=self._config.seed,
-            filter_keep_ratio=self._filter_keep_ratio(),
-            macs_ratio=cost.macs / self._base_cost.macs,
-            params_ratio=cost.params / self._base_cost.params,
-            base_accuracy_val=accuracy(self._base_correct),
-            accuracy_val=accuracy(self._correct),
-            drop_val=drop.drop,
-            drop_val_low=drop.low,
-            drop_val_high=drop.high,
-            images_val=len(self._correct),
-            macs=cost.macs,
-            params=cost.params,
-            base_macs=self._base_cost.macs,
-            base_params=self._base_cost.params,
-            widths=widths(self._model),
-            base_widths=self._base_widths,
-            groups=[report.to_metrics() for report in self._reports],
-            seconds=sum(report.seconds for report in self._reports),
+        return self._comparison.record(
+            self._config, self._model, self._correct, self._reports, done=self.done
         )
 
     def save_network(self, path: str | Path) -> None:

@@ -2,7 +2,8 @@
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,10 @@ from rlprune.training.fit import EpochReport, FitSchedule, fit
 from rlprune.training.network_file import NetworkSpec
 
 log = logging.getLogger(__name__)
+
+
+OnPart = Callable[[dict[str, Any]], None]
+"""Takes the part of a work that is done: tensors, numbers, strings, lists and dicts."""
 
 
 class Workbench:
@@ -125,8 +130,9 @@ class Workbench:
         epochs: float,
         *purpose: str | int,
         on_epoch: Callable[[EpochReport], None] | None = None,
+        state: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Fine-tunes a network in place on train; the purpose gives the seed.
+        """Fine-tunes a network in place on train; the purpose gives the seed, ``state`` where it goes on.
 
         Returns:
             Whether it went well; where the loss was not finite (logged), the network's weights are of no use.
@@ -150,6 +156,7 @@ class Workbench:
                 dtype=self._dtype,
                 seed=self.seed("fine-tune", *purpose),
                 on_epoch=on_epoch,
+                state=state,
             )
         except ModelError as error:
             log.warning("fine-tuning for %s is undone: %s", ", ".join(str(part) for part in purpose), error)
@@ -157,7 +164,13 @@ class Workbench:
         return True
 
     def fine_tune_to_best(
-        self, model: nn.Module, epochs: float, *purpose: str | int, correct: np.ndarray
+        self,
+        model: nn.Module,
+        epochs: float,
+        *purpose: str | int,
+        correct: np.ndarray,
+        part: Mapping[str, Any] | None = None,
+        on_part: OnPart | None = None,
     ) -> np.ndarray:
         """Fine-tunes a network in place; of its states after each epoch and at the end the best on val stays.
 
@@ -166,22 +179,28 @@ class Workbench:
             epochs: Passes over train.
             purpose: Gives the seed.
             correct: Which images of val it classifies correctly now: bool ``(n,)``.
+            part: Where to go on: what an interrupted fine-tuning of the same network gave to ``on_part``.
+            on_part: Called after each whole epoch with what going on needs: store it before returning.
 
         Returns:
             The same of the state that stays.
         """
-        best = (accuracy(correct), correct, copy.deepcopy(model.state_dict()))
+        best, weights = correct, copy.deepcopy(model.state_dict())
+        if part is not None:
+            best, weights = part["correct"].numpy(), part["best"]
 
-        def look(_: EpochReport | None = None) -> None:
-            nonlocal best
+        def look(report: EpochReport | None = None) -> None:
+            nonlocal best, weights
             seen = self.correct_val(model)
-            if accuracy(seen) > best[0]:
-                best = (accuracy(seen), seen, copy.deepcopy(model.state_dict()))
+            if accuracy(seen) > accuracy(best):
+                best, weights = seen, copy.deepcopy(model.state_dict())
+            if report is not None and on_part is not None:
+                on_part({"fit": report.state, "best": weights, "correct": torch.from_numpy(best)})
 
-        if self.fine_tune(model, epochs, *purpose, on_epoch=look):
+        if self.fine_tune(model, epochs, *purpose, on_epoch=look, state=part and part["fit"]):
             look()
-        model.load_state_dict(best[2])
-        return best[1]
+        model.load_state_dict(weights)
+        return best
 
     def network_spec(self, model: nn.Module) -> NetworkSpec:
         """How a cut network is built again."""

@@ -21,14 +21,14 @@ TIERS = (
     {"data", "models", "pruning", "results", "local_ray"},
     {"rl", "training"},
     {"workbench", "trust"},
-    {"candidates", "group_agent", "tuned_base"},
+    {"candidates", "comparison", "group_agent", "tuned_base"},
     {"pruning_run", "final_table", "identity"},
     {"search", "deploy"},
     {"verbs"},
     {"cli"},
     {"__main__"},
 )
-READ_RESULTS = {"pruning_run", "final_table", "identity", "search", "deploy", "cli", "verbs"}
+READ_RESULTS = {"comparison", "pruning_run", "final_table", "identity", "search", "deploy", "cli", "verbs"}
 FACADE = {"rlprune.training.network_file"}  # what `rlprune.load` imports when it is first used
 
 OWNERS = {

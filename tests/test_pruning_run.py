@@ -190,6 +190,66 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
 
 
 @pytest.mark.ray
+def test_a_run_resumed_within_its_steps_ends_as_an_uninterrupted_one(
+    whole: tuple[PruningRun, list[StepReport]], tiny_model: nn.Module, digits_splits: DataSplits
+) -> None:
+    """Ended after every part that it tells of, and gone on with in a new object."""
+
+    class Killed(Exception):
+        """Stands for a kill."""
+
+    files: list[io.BytesIO] = []
+
+    def save_and_die(part: dict[str, Any]) -> None:
+        files.append(io.BytesIO())
+        torch.save({**run.state_dict(), "part": part}, files[-1])
+        raise Killed
+
+    steps, run = [], start(tiny_model, digits_splits, agent__checkpoint_every=2, finetune__final_epochs=2)
+    while not run.done:
+        try:
+            run.step(save_and_die)
+        except Killed:
+            files[-1].seek(0)
+            run = start(tiny_model, digits_splits, agent__checkpoint_every=2, finetune__final_epochs=2)
+            run.load_state_dict(torch.load(files[-1], weights_only=True))
+            steps.append(run.position)
+    assert steps == [0, 0, 1, 1, 2, 2, 3, 3], "iterations 2 and 3 of each agent, both epochs at the end"
+    expected = start(tiny_model, digits_splits, finetune__final_epochs=2)
+    finish(expected)
+    assert comparable(run.record()) == comparable(expected.record())
+    for name, value in expected.state_dict()["network"].items():
+        assert torch.equal(value, run.state_dict()["network"][name]), name
+    assert expected.agents.keys() == run.agents.keys()
+    for name, agent in expected.agents.items():
+        assert torch.equal(agent["keep_probabilities"], run.agents[name]["keep_probabilities"])
+        assert torch.equal(agent["mask"], run.agents[name]["mask"])
+        assert agent["history"] == run.agents[name]["history"]
+
+
+@pytest.mark.ray
+def test_a_part_of_another_step_is_refused(
+    whole: tuple[PruningRun, list[StepReport]], tiny_model: nn.Module, digits_splits: DataSplits
+) -> None:
+    run = start(tiny_model, digits_splits)
+    run.load_state_dict({**run.state_dict(), "part": {"step": "6", "seconds": 1.0}})
+    with pytest.raises(CheckpointError, match="part of '6', but '0' is next"):
+        run.step()
+
+
+@pytest.mark.ray
+def test_the_agent_of_every_group_is_kept(whole: tuple[PruningRun, list[StepReport]]) -> None:
+    run, reports = whole
+    assert list(run.agents) == GROUPS
+    for report in reports[:-1]:
+        agent = run.agents[report.group]
+        assert agent["keep_probabilities"].shape == agent["mask"].shape == (FILTERS[report.group],)
+        assert agent["mask"].sum() == report.kept
+        assert [entry["iteration"] for entry in agent["history"]] == [1, 2, 3]
+        assert agent["policy"]
+
+
+@pytest.mark.ray
 def test_a_state_of_another_run_is_refused(
     whole: tuple[PruningRun, list[StepReport]], tiny_model: nn.Module, digits_splits: DataSplits
 ) -> None:

@@ -17,12 +17,13 @@ from rlprune.results.plot import frontier_png
 from rlprune.results.record import MEASURED_FIELDS, TrialRecord, measured_fields
 from rlprune.results.table import frontier_csv, frontier_markdown
 
-CONFIG, ENVIRONMENT, TRIALS, MEASURED, MODELS = (
+CONFIG, ENVIRONMENT, TRIALS, MEASURED, MODELS, AGENTS = (
     "config.yaml",
     "env.json",
     "trials.jsonl",
     "measured.json",
     "models",
+    "agents",
 )
 _TRIAL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _logger = logging.getLogger(__name__)
@@ -116,9 +117,16 @@ class RunFolder:
 
     def network_path(self, trial: str) -> Path:
         """Where the network of a trial is kept."""
+        return self._file_of(trial, MODELS)
+
+    def agents_path(self, trial: str) -> Path:
+        """Where the agents of a trial are kept, one a group: ``PruningRun.agents``."""
+        return self._file_of(trial, AGENTS)
+
+    def _file_of(self, trial: str, kind: str) -> Path:
         if not _TRIAL_NAME.fullmatch(trial):
             raise ResultsError(f"trial name: expected letters, digits, '_', '-' and '.'; got {trial!r}")
-        return self.path / MODELS / f"{trial}.pt"
+        return self.path / kind / f"{trial}.pt"
 
     def append(self, record: TrialRecord) -> None:
         """Adds one row to ``trials.jsonl``; it is on the disk when this returns.

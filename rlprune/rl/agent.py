@@ -1,7 +1,7 @@
 """Trains one agent on one group and hands back the masks it believes in."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -141,7 +141,7 @@ class Agent:
             "history": [dict(report) for report in self._history],
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state_dict` of an agent with the same settings and group gave."""
         self._module().load_state_dict(state["module"])
         self._sampler().load_state_dict(state["module"])
@@ -175,6 +175,9 @@ def train_agent(
     config: AgentConfig,
     seed: int,
     on_iteration: Callable[[dict[str, float]], None] | None = None,
+    *,
+    state: Mapping[str, Any] | None = None,
+    on_state: Callable[[dict[str, Any]], None] | None = None,
 ) -> AgentOutcome:
     """Train one agent for ``config.iterations`` iterations of ``config.masks`` masks.
 
@@ -183,16 +186,27 @@ def train_agent(
         config: Settings.
         seed: Seed of everything the agent draws.
         on_iteration: Called with the report of each iteration; see :meth:`Agent.train_iteration`.
+        state: What an interrupted training of the same agent gave to ``on_state``; it goes on from there.
+        on_state: Called with the agent's state every ``config.checkpoint_every`` iterations, and at the end.
 
     Returns:
         The mode, the masks it saw and how it went.
     """
     with Agent(task, config, seed) as agent:
+        if state is not None:
+            agent.load_state_dict(state)
         while agent.iterations < config.iterations:
             report = agent.train_iteration()
             if on_iteration is not None:
                 on_iteration(report)
+            if on_state is not None and _is_saved(agent.iterations, config):
+                on_state(agent.state_dict())
         return agent.outcome()
+
+
+def _is_saved(iteration: int, config: AgentConfig) -> bool:
+    every = config.checkpoint_every
+    return every > 0 and (iteration % every == 0 or iteration == config.iterations)
 
 
 def _mode(keep_probabilities: NDArray[np.float64]) -> NDArray[np.bool_]:

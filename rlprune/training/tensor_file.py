@@ -3,6 +3,7 @@
 import os
 import pickle
 import uuid
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import torch
 
 from rlprune.errors import CheckpointError
+
+_SIGNS_OF_DAMAGE = (RuntimeError, EOFError, ValueError, LookupError, NotImplementedError)
 
 
 def write_tensors(path: str | Path, content: Mapping[str, Any]) -> None:
@@ -49,8 +52,12 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     try:
+        with zipfile.ZipFile(path) as archive:  # torch.load reads past the check sums
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"{damaged} does not fit its check sum")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, OSError) as error:
+    except (*_SIGNS_OF_DAMAGE, OSError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"{path} is damaged or not one of rlprune's files ({reason}); delete it or restore a copy"

@@ -2,9 +2,13 @@
 
 import argparse
 import dataclasses
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rlprune.config import Config
+from rlprune.errors import CheckpointError
 from rlprune.results.curves import curves_name, curves_text
 from rlprune.results.folder import RunFolder
 from rlprune.results.record import TrialRecord
@@ -14,6 +18,7 @@ from rlprune.verbs.whole_run import Job, start_or_resume
 
 if TYPE_CHECKING:
     from rlprune.data import DataSplits
+    from rlprune.pruning_run import PruningRun
     from rlprune.training.base import BaseModel
 
 PRUNE_TRIAL = "t0000"
@@ -36,34 +41,79 @@ def prune(arguments: argparse.Namespace) -> int:
 def run_once(
     config: Config, folder: RunFolder, splits: "DataSplits", base: "BaseModel", resuming: bool
 ) -> list[TrialRecord]:
-    """One run in this process, saved after each group."""
-    from rlprune.pruning_run import PruningRun
-    from rlprune.training.tensor_file import read_tensors, write_tensors
+    """One run in this process, saved within and after each group."""
+    from rlprune.search.interrupt import exclusive, graceful_signals
+    from rlprune.training.tensor_file import write_tensors
 
-    if any(record.trial == PRUNE_TRIAL for record in folder.records()):
-        return folder.records()
-    state = folder.path / "prune" / PRUNE_STATE
-    state.parent.mkdir(exist_ok=True)
+    with exclusive(folder.path / "prune"), graceful_signals():
+        if any(record.trial == PRUNE_TRIAL for record in folder.records()):
+            return folder.records()
+        run = _run_to_the_end(config, folder, splits, base, resuming)
+        write_tensors(folder.agents_path(PRUNE_TRIAL), run.agents)
+        network = folder.network_path(PRUNE_TRIAL)
+        run.save_network(network)
+        record = dataclasses.replace(
+            run.record(), trial=PRUNE_TRIAL, network=network.relative_to(folder.path).as_posix()
+        )
+        folder.append(record)
+        return [record]
+
+
+def _run_to_the_end(
+    config: Config, folder: RunFolder, splits: "DataSplits", base: "BaseModel", resuming: bool
+) -> "PruningRun":
+    from rlprune.pruning_run import PruningRun
+
+    path = folder.path / "prune" / PRUNE_STATE
     run = PruningRun(config, base.model, splits)
-    if resuming and state.exists():
-        run.load_state_dict(read_tensors(state))
+    state = _read_state(path) if resuming else None
+    if state is not None:
+        run.load_state_dict(state)
         say(f"going on after step {run.position} of {run.n_steps}")
     while not run.done:
-        report = run.step()
-        write_tensors(state, run.state_dict())
+        report = run.step(lambda part: _write_state(path, {**run.state_dict(), "part": part}))
+        _write_state(path, run.state_dict())
         folder.write_files({curves_name(PRUNE_TRIAL): curves_text(run.histories())})
         say(
             f"[{report.step}/{report.n_steps}] {report.group}: "
             f"{report.kept} of {report.filters} filters kept  drop {report.drop_val:+.2f}  "
             f"MACs {100 * report.macs_ratio:.1f} %  {report.seconds:.0f} s"
         )
-    network = folder.network_path(PRUNE_TRIAL)
-    run.save_network(network)
-    record = dataclasses.replace(
-        run.record(), trial=PRUNE_TRIAL, network=network.relative_to(folder.path).as_posix()
-    )
-    folder.append(record)
-    return [record]
+    return run
+
+
+def _write_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Writes a state; the one before stays, should the new one be damaged."""
+    from rlprune.training.tensor_file import write_tensors
+
+    if path.exists():
+        os.replace(path, _before(path))
+    write_tensors(path, state)
+
+
+def _read_state(path: Path) -> dict[str, Any] | None:
+    """The newest state that is not damaged; None if none was written.
+
+    Raises:
+        CheckpointError: Each of them is damaged.
+    """
+    from rlprune.training.tensor_file import read_tensors
+
+    fault = None
+    for written in (path, _before(path)):
+        try:
+            if written.exists():
+                return read_tensors(written)
+        except CheckpointError as error:
+            say(f"{error}; the state before is used")
+            fault = error
+    if fault is not None:
+        raise fault
+    return None
+
+
+def _before(path: Path) -> Path:
+    return path.with_name(f"before-{path.name}")
 
 
 PRUNE_JOB = Job("prune", run_once)
