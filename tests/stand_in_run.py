@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from rlprune.results.folder import RunFolder
 from rlprune.results.record import TrialRecord
 from rlprune.search.runner import run_trials
 
-N_STEPS = 4
+N_STEPS, N_PARTS = 4, 2
 WEIGHTS = {"weight": np.arange(6, dtype=np.float32)}
 
 
@@ -36,16 +37,19 @@ class StandInRun:
 
     def __init__(self, config: Config, weights: Any, behaviour: dict[str, Any]) -> None:
         self.config, self.weights, self.behaviour = config, weights, behaviour
-        self.n_steps, self.position, self.total = N_STEPS, 0, 0.0
+        self.n_steps, self.position, self.part, self.total = N_STEPS, 0, 0, 0.0
 
     @property
     def done(self) -> bool:
         return self.position == self.n_steps
 
-    def step(self) -> Step:
-        time.sleep(self.behaviour.get("seconds", 0.0))
+    def step(self, on_part: Callable[[dict[str, Any]], None]) -> Step:
+        for number in range(self.part, N_PARTS):
+            time.sleep(self.behaviour.get("seconds", 0.0) / N_PARTS)
+            self._log(number)
+            on_part({"done": number + 1})
         self._go_wrong()
-        self._log()
+        self.part = 0
         self.position += 1
         self.total += (self.config.seed % 97) / 97 * self.config.agent.learning_rate
         return Step(
@@ -77,17 +81,18 @@ class StandInRun:
         if kind == "nan":
             self.total = float("nan")
 
-    def _log(self) -> None:
+    def _log(self, part: int) -> None:
         if "log" in self.behaviour:
-            entry = [self.config.seed, self.position, torch.get_num_threads(), self.config.device]
+            entry = [self.config.seed, self.position, part]
             with open(self.behaviour["log"], "a") as file:
                 file.write(json.dumps(entry) + "\n")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"position": self.position, "total": self.total}
+        return {"position": self.position, "total": self.total, "agents": {"conv1": {"mask": torch.ones(8)}}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.position, self.total = state["position"], state["total"]
+        self.part = state["part"]["done"] if state["part"] else 0
 
     def histories(self) -> dict[str, list[dict[str, float]]]:
         entry = dict.fromkeys(CURVE_FIELDS, 0.5)

@@ -17,15 +17,17 @@ import ray
 import stand_in_run
 import torch
 from optuna.trial import TrialState
-from stand_in_run import N_STEPS, WEIGHTS, run, search_config
+from stand_in_run import N_PARTS, N_STEPS, WEIGHTS, run, search_config
 
 from rlprune.errors import ConfigError, ResultsError
 from rlprune.results.curves import read_curves
 from rlprune.results.folder import RunFolder
 from rlprune.results.record import TrialRecord
 from rlprune.seeding import child_seed
+from rlprune.training.tensor_file import read_tensors
 
 pytestmark = pytest.mark.ray
+PARTS = [(step, part) for step in range(N_STEPS) for part in range(N_PARTS)]
 
 
 @pytest.fixture(autouse=True)
@@ -50,8 +52,8 @@ def check_study(path: Path, records: list[TrialRecord]) -> None:
 
 
 def steps_done(log: Path) -> Counter:
-    """How often each step of each trial (by its seed) was done."""
-    return Counter(tuple(json.loads(line)[:2]) for line in log.read_text().splitlines())
+    """How often each part of each step of each trial (by its seed) was done."""
+    return Counter(tuple(json.loads(line)) for line in log.read_text().splitlines())
 
 
 def test_every_trial_has_its_row_whatever_goes_wrong(
@@ -83,8 +85,12 @@ def test_every_trial_has_its_row_whatever_goes_wrong(
             assert torch.equal(saved, torch.tensor(WEIGHTS["weight"]) + record.seed)
     done = steps_done(tmp_path / "log")
     for record in records:
-        times = [done[record.seed, position] for position in range(N_STEPS)]
-        assert times == ([1, 1, 0, 0] if record.b == 1.0 else [1] * N_STEPS)  # gone on from the checkpoint
+        times = [done[record.seed, position, part] for position, part in PARTS]
+        raises = [1] * 6 + [0] * 2  # it goes on from the checkpoint and the part, to where it raises again
+        assert times == (raises if record.b == 1.0 else [1] * 8)
+        agents = read_tensors(path / "agents" / f"{record.trial}.pt")
+        assert torch.equal(agents["conv1"]["mask"], torch.ones(8))
+    assert list((path / "tune").glob("*/*/checkpoint_*")) == [], "rows, networks and agents are elsewhere"
     check_study(path, records)
     assert len([line for line in lines if "(4/4)" in line]) == 1
     assert len([line for line in lines if "tried again" in line]) == 2
@@ -99,8 +105,8 @@ def start_script(path: Path, settings: dict) -> subprocess.Popen:
     return subprocess.Popen(command, env=environment)
 
 
-def wait_for_steps(process: subprocess.Popen, log: Path, number: int) -> None:
-    """Wait until so many steps were done; a process that ended earlier fails the test."""
+def wait_for_parts(process: subprocess.Popen, log: Path, number: int) -> None:
+    """Wait until so many parts of steps were done; a process that ended earlier fails the test."""
     while not log.exists() or len(log.read_text().splitlines()) < number:
         assert process.poll() is None, "the search has ended before it could be disturbed"
         time.sleep(0.05)
@@ -109,9 +115,9 @@ def wait_for_steps(process: subprocess.Popen, log: Path, number: int) -> None:
 def test_nothing_is_lost_when_the_driver_is_killed(tmp_path: Path) -> None:
     path, log = tmp_path / "run", tmp_path / "log"
     settings = {"b_grid": [0.5, 1.0], "num_samples": 3, "seconds": 0.3, "log": str(log)}
-    for steps in (3, 10):
+    for parts in (7, 21):
         process = start_script(path, settings)
-        wait_for_steps(process, log, steps)
+        wait_for_parts(process, log, parts)
         process.kill()
         process.wait()
     records = run(search_config((0.5, 1.0), 3), path, settings, [])
@@ -119,9 +125,9 @@ def test_nothing_is_lost_when_the_driver_is_killed(tmp_path: Path) -> None:
     assert len({record.trial for record in records}) == 6
     check_study(path, records)
     done = steps_done(log)
-    assert set(done) == {(record.seed, position) for record in records for position in range(N_STEPS)}
+    assert set(done) == {(record.seed, *part) for record in records for part in PARTS}
     repeated = sum(done.values()) - len(done)
-    assert repeated <= 2 * 2 * (os.cpu_count() or 1), "more than the groups in progress were repeated"
+    assert repeated <= 2 * (os.cpu_count() or 1), "more than the parts in progress were repeated"
 
     whole = run(search_config((0.5, 1.0), 3), tmp_path / "whole", {}, [])
     by_trial = {record.trial: record for record in whole}
@@ -134,7 +140,7 @@ def test_an_interrupt_ends_gracefully_and_can_be_resumed(tmp_path: Path, number:
     path, log = tmp_path / "run", tmp_path / "log"
     settings = {"b_grid": [1.0], "num_samples": 4, "seconds": 0.3, "log": str(log)}
     process = start_script(path, settings)
-    wait_for_steps(process, log, N_STEPS + 1)
+    wait_for_parts(process, log, N_PARTS * N_STEPS + 1)
     process.send_signal(number)
     assert process.wait(timeout=60) == 130
     before = RunFolder.open(path).records()

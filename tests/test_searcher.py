@@ -17,18 +17,22 @@ from rlprune.config import Config, SearchConfig
 from rlprune.errors import CheckpointError, ConfigError, ResultsError
 from rlprune.results.record import TrialRecord
 from rlprune.search.checkpoint import (
+    keep_agents,
     newest_checkpoint,
     read_record,
     read_state,
+    remove_checkpoints,
     undamaged_at_or_before,
     write_checkpoint,
 )
 from rlprune.search.interrupt import exclusive, graceful_signals
+from rlprune.search.parts import AT_THE_START, part_path, read_part, write_part
 from rlprune.search.progress import SECONDS_BETWEEN_LINES, SearchProgress
 from rlprune.search.resources import resource_faults
 from rlprune.search.searcher import GridOptunaSearch
 from rlprune.search.space import distributions, trial_config
 from rlprune.search.trainable import Assignment, trial_device
+from rlprune.training.tensor_file import read_tensors
 
 GRID = (0.5, 1.0, 2.0)
 
@@ -193,7 +197,7 @@ def test_the_space_becomes_distributions_and_settings_a_config() -> None:
 def checkpoints(folder: Path, steps: int) -> StandInRun:
     run = StandInRun(search_config((1.0,), 1), WEIGHTS, {})
     for number in range(steps):
-        run.step()
+        run.step(lambda part: None)
         path = folder / "attempt-001" / "t0000" / f"checkpoint_{number:06d}"
         path.mkdir(parents=True)
         write_checkpoint(path, run)
@@ -222,7 +226,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, 
         read_state(second)
     assert newest_checkpoint(tmp_path, "t0000") == first
     assert undamaged_at_or_before(second) == first
-    assert read_state(first)["position"] == 1
+    assert read_state(first)[0]["position"] == 1
     damage(first / file, how)
     assert newest_checkpoint(tmp_path, "t0000") is None
     with pytest.raises(CheckpointError, match="checkpoint_000001"):
@@ -234,6 +238,31 @@ def test_the_last_checkpoint_holds_record_and_network(tmp_path: Path) -> None:
     paths = sorted((tmp_path / "attempt-001" / "t0000").iterdir())
     assert [read_record(path) for path in paths] == [None, None, None, run.record()]
     assert set(torch.load(paths[-1] / "network.pt", weights_only=True)) == {"weight"}
+
+
+def test_a_part_is_joined_to_the_state_that_its_step_began_from_only(tmp_path: Path) -> None:
+    path = part_path(tmp_path, "t0000")
+    assert read_part(path, AT_THE_START) is None
+    write_part(path, "hash", {"done": 1})
+    assert read_part(path, "hash") == {"done": 1}
+    assert read_part(path, "another") is None
+    assert read_part(path, AT_THE_START) is None
+    damage(path, "truncated")
+    assert read_part(path, "hash") is None
+
+
+def test_the_agents_of_a_trial_are_kept_and_its_checkpoints_removed(tmp_path: Path) -> None:
+    checkpoints(tmp_path, 2)
+    trial = tmp_path / "attempt-001" / "t0000"
+    (trial / "error.txt").touch()
+    write_part(part_path(tmp_path, "t0000"), "hash", {})
+    keep_agents(trial / "checkpoint_000001", tmp_path / "agents" / "t0000.pt")
+    assert list(read_tensors(tmp_path / "agents" / "t0000.pt")) == ["conv1"]
+    remove_checkpoints(tmp_path, "t0001")
+    assert newest_checkpoint(tmp_path, "t0000") is not None
+    remove_checkpoints(tmp_path, "t0000")
+    assert [path.name for path in trial.iterdir()] == ["error.txt"]
+    assert not part_path(tmp_path, "t0000").exists()
 
 
 def test_a_later_attempt_comes_before_an_earlier_one(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ part of that copy behind.
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rlprune.errors import CheckpointError
 from rlprune.results.curves import curves_text
 from rlprune.results.record import TrialRecord
+from rlprune.search.parts import part_path
 
 if TYPE_CHECKING:
     from rlprune.pruning_run import PruningRun
@@ -26,8 +28,8 @@ NETWORK = "network.pt"
 MANIFEST = "manifest.json"
 
 
-def write_checkpoint(folder: Path, run: "PruningRun") -> None:
-    """Write the state of a run, and its record and network if it is done."""
+def write_checkpoint(folder: Path, run: "PruningRun") -> str:
+    """Write the state of a run, and its record and network if it is done; gives the hash of the state."""
     import torch
 
     torch.save(run.state_dict(), folder / STATE)
@@ -37,18 +39,31 @@ def write_checkpoint(folder: Path, run: "PruningRun") -> None:
         run.save_network(folder / NETWORK)
     hashes = {path.name: _hash(path) for path in sorted(folder.iterdir())}
     (folder / MANIFEST).write_text(json.dumps(hashes), encoding="utf-8")
+    return hashes[STATE]
 
 
-def read_state(folder: Path) -> dict[str, Any]:
-    """The state of a run, as ``PruningRun.load_state_dict`` takes it.
+def read_state(folder: Path) -> tuple[dict[str, Any], str]:
+    """The state of a run, as ``PruningRun.load_state_dict`` takes it, and its hash.
 
     Raises:
         CheckpointError: If a file is missing or damaged.
     """
     from rlprune.training.tensor_file import read_tensors
 
-    verify(folder)
-    return read_tensors(folder / STATE)
+    hashes = verify(folder)
+    return read_tensors(folder / STATE), hashes[STATE]
+
+
+def keep_agents(folder: Path, path: Path) -> None:
+    """Write the agents of the groups that a checkpoint has done into a file of their own.
+
+    Raises:
+        CheckpointError: If a file of the checkpoint is damaged, or the new one cannot be written.
+    """
+    from rlprune.training.tensor_file import write_tensors
+
+    state, _ = read_state(folder)
+    write_tensors(path, state["agents"])
 
 
 def read_record(folder: Path) -> TrialRecord | None:
@@ -62,16 +77,17 @@ def read_record(folder: Path) -> TrialRecord | None:
     return TrialRecord.from_json(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def verify(folder: Path) -> None:
-    """Raise CheckpointError unless every file of the checkpoint is there and as it was written."""
+def verify(folder: Path) -> dict[str, str]:
+    """The hash of every file of a checkpoint; CheckpointError unless all are there and as they were written."""
     try:
-        hashes = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        hashes: dict[str, str] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         damaged = [name for name, expected in hashes.items() if _hash(folder / name) != expected]
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{folder}: the checkpoint is incomplete: {error}") from error
     if damaged or STATE not in hashes:
         what = f"{', '.join(damaged)} is damaged" if damaged else f"{STATE} is missing"
         raise CheckpointError(f"{folder}: the checkpoint cannot be used: {what}")
+    return hashes
 
 
 def newest_checkpoint(tune_folder: Path, trial: str) -> Path | None:
@@ -95,6 +111,13 @@ def undamaged_at_or_before(folder: Path) -> Path:
             raise
         return found
     return folder
+
+
+def remove_checkpoints(tune_folder: Path, trial: str) -> None:
+    """Remove what only going on with a trial would need; its errors and logs stay."""
+    part_path(tune_folder, trial).unlink(missing_ok=True)
+    for path in tune_folder.glob(f"*/{trial}/checkpoint_*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _undamaged(trial_folder: Path) -> Iterator[Path]:

@@ -15,7 +15,14 @@ from rlprune.errors import CheckpointError
 from rlprune.results.curves import curves_name
 from rlprune.results.folder import RunFolder
 from rlprune.results.record import TrialRecord
-from rlprune.search.checkpoint import CURVES, NETWORK, newest_checkpoint, read_record
+from rlprune.search.checkpoint import (
+    CURVES,
+    NETWORK,
+    keep_agents,
+    newest_checkpoint,
+    read_record,
+    remove_checkpoints,
+)
 from rlprune.search.progress import SearchProgress
 from rlprune.search.searcher import OBJECTIVES, GridOptunaSearch
 from rlprune.search.trainable import Assignment
@@ -104,11 +111,19 @@ class TrialRecorder(tune.Callback, tune.Stopper):
         if folder is not None and record is not None:
             self._complete(assignment, folder, record)
         else:
+            self._keep_agents(assignment, folder)
             self._append(assignment, _without_record(trial.last_result))
 
     def _failed(self, trial: Trial) -> None:
+        assignment = Assignment(**trial.config)
         record = TrialRecord(status="FAILED", error=_error_of(trial))
-        self._append(Assignment(**trial.config), record)
+        self._keep_agents(assignment, checkpoint_of(self._folder, assignment.trial))
+        self._append(assignment, record)
+
+    def _keep_agents(self, assignment: Assignment, folder: Path | None) -> None:
+        """Keep the agents of the groups that a trial has done, for whoever asks why it went as it did."""
+        if folder is not None:
+            keep_agents(folder, self._folder.agents_path(assignment.trial))
 
     def _complete(self, assignment: Assignment, folder: Path, record: TrialRecord) -> None:
         unknown = [name for name in OBJECTIVES if not _is_finite(getattr(record, name))]
@@ -121,6 +136,7 @@ class TrialRecorder(tune.Callback, tune.Stopper):
             _copy_whole(folder / NETWORK, network)
             self._keep_curves(assignment.trial, folder)
             record = dataclasses.replace(record, network=network.relative_to(self._folder.path).as_posix())
+        self._keep_agents(assignment, folder)
         self._append(assignment, record)
 
     def _keep_curves(self, trial: str, folder: Path) -> None:
@@ -135,6 +151,7 @@ class TrialRecorder(tune.Callback, tune.Stopper):
         self._folder.append(record)
         self._recorded.add(record.trial)
         self._searcher.tell(record)
+        remove_checkpoints(self._folder.path / "tune", record.trial)
         self._progress.finished(record)
 
 

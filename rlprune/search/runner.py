@@ -90,7 +90,12 @@ def run_trials(
         recover_finished(recorder, searcher)
         if not searcher.is_complete():
             trainable = tune.with_parameters(
-                PruningTrainable, run_config=config, weights=weights, splits=splits, build=build
+                PruningTrainable,
+                run_config=config,
+                weights=weights,
+                splits=splits,
+                build=build,
+                tune_folder=str((folder.path / "tune").resolve()),
             )
             _tuner(config, trainable, searcher, recorder, folder.path / "tune").fit()
         if recorder.fault is not None:

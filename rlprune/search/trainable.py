@@ -10,6 +10,7 @@ from ray import tune
 
 from rlprune.config import Config
 from rlprune.search.checkpoint import read_state, undamaged_at_or_before, write_checkpoint
+from rlprune.search.parts import AT_THE_START, part_path, read_part, write_part
 from rlprune.search.resources import share_of_this_node
 from rlprune.search.space import trial_config
 
@@ -77,6 +78,7 @@ class PruningTrainable(tune.Trainable):
         weights: Weights,
         splits: "DataSplits",
         build: BuildRun,
+        tune_folder: str,
     ) -> None:
         """Build the run.
 
@@ -86,8 +88,10 @@ class PruningTrainable(tune.Trainable):
             weights: The base model's weights.
             splits: The images; test is sealed.
             build: Makes the run: :func:`build_run`, or a stand-in in tests of the search itself.
+            tune_folder: Where parts of steps are kept.
         """
         self._run_config, self._weights, self._splits, self._build = run_config, weights, splits, build
+        self._tune_folder = Path(tune_folder)
         self._start(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -109,21 +113,31 @@ class PruningTrainable(tune.Trainable):
         claim_share(torch.device(device), gpus=search.gpus_per_trial, machine=machine)
         self._run: PruningRun | None = None  # frees the last trial's network before the next one is built
         self._run = self._build(dataclasses.replace(settings, device=device), self._weights, self._splits)
+        self._part_path = part_path(self._tune_folder, assignment.trial)
         if assignment.checkpoint:
             self.load_checkpoint(assignment.checkpoint)
+        else:
+            self._go_on(self._the_run.state_dict(), AT_THE_START)
 
     def step(self) -> dict[str, Any]:
         """Do one group, or the final fine-tune."""
         run = self._the_run
-        return {**run.step().to_metrics(), "done": run.done}
+        report = run.step(lambda part: write_part(self._part_path, self._state, part))
+        return {**report.to_metrics(), "done": run.done}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write everything that the next step needs, and at the end the record and the network."""
-        write_checkpoint(Path(checkpoint_dir), self._the_run)
+        self._state = write_checkpoint(Path(checkpoint_dir), self._the_run)
 
     def load_checkpoint(self, checkpoint: str) -> None:
-        """Go on from a checkpoint, or from the one before it if it is damaged."""
-        self._the_run.load_state_dict(read_state(undamaged_at_or_before(Path(checkpoint))))
+        """Go on from a checkpoint, or from the one before it if it is damaged, and from the part after it."""
+        self._go_on(*read_state(undamaged_at_or_before(Path(checkpoint))))
+
+    def _go_on(self, state: dict[str, Any], state_hash: str) -> None:
+        self._state = state_hash
+        part = read_part(self._part_path, state_hash)
+        if part is not None or state_hash != AT_THE_START:
+            self._the_run.load_state_dict({**state, "part": part})
 
     @property
     def _the_run(self) -> "PruningRun":
