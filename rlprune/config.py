@@ -179,7 +179,12 @@ class SearchConfig:
         (0.5, 1.0, 2.0), "drop bounds, comma separated; num_samples trials for each"
     )
     num_samples: int = setting(2, "finished trials for each b", low=1)
-    sampler: str = setting("tpe", "Optuna's sampler", choices=("tpe", "nsga2", "random"))
+    sampler: str = setting("tpe", "Optuna's sampler", choices=("tpe", "nsga2", "nsga3", "gp", "random"))
+    study_storage: str = setting(
+        "",
+        "database of the Optuna study: sqlite:///studies.db, postgresql://user:${PASSWORD}@host/name, ...; "
+        "empty: study.db in the run folder",
+    )
     space: dict[str, Any] = setting(
         {
             "agent.learning_rate": {"low": 0.1, "high": 0.6, "log": True},

@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 from stand_in_run import WEIGHTS, StandInRun, search_config
 
 from rlprune.config import Config, SearchConfig
+from rlprune.config_loading import field_help
 from rlprune.errors import CheckpointError, ConfigError, ResultsError
 from rlprune.results.record import TrialRecord
 from rlprune.search.checkpoint import (
@@ -29,8 +30,10 @@ from rlprune.search.interrupt import exclusive, graceful_signals
 from rlprune.search.parts import AT_THE_START, part_path, read_part, write_part
 from rlprune.search.progress import SECONDS_BETWEEN_LINES, SearchProgress
 from rlprune.search.resources import resource_faults
+from rlprune.search.samplers import SAMPLERS, make_sampler
 from rlprune.search.searcher import GridOptunaSearch
 from rlprune.search.space import distributions, trial_config
+from rlprune.search.study_storage import STUDY, study_place, with_storage_checked
 from rlprune.search.trainable import Assignment, trial_device
 from rlprune.training.tensor_file import read_tensors
 
@@ -38,7 +41,7 @@ GRID = (0.5, 1.0, 2.0)
 
 
 def searcher_in(folder: Path, config: Config) -> GridOptunaSearch:
-    return GridOptunaSearch(config, folder / "study.db", lambda trial: None)
+    return GridOptunaSearch(config, study_place(config, folder), lambda trial: None)
 
 
 def outcome(assignment: Assignment, status: str = "COMPLETE") -> TrialRecord:
@@ -55,23 +58,87 @@ def asked(searcher: GridOptunaSearch) -> list[Assignment]:
     return assignments
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
-def test_every_b_gets_exactly_its_trials(tmp_path: Path, sampler: str) -> None:
-    config = search_config(GRID, 5, sampler=sampler)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_gives_every_b_exactly_its_trials(tmp_path: Path, sampler: str) -> None:
+    """The contract of the table: ask, b fixed, the rest within its bounds, tell."""
+    config = search_config(GRID, 3, sampler=sampler)
     bounds = config.search.space["agent.learning_rate"]
     searcher = searcher_in(tmp_path, config)
     assignments = asked(searcher)
-    assert Counter(assignment.b for assignment in assignments) == dict.fromkeys(GRID, 5)
-    assert [assignment.trial for assignment in assignments] == [f"t{number:04d}" for number in range(15)]
-    assert len({assignment.seed for assignment in assignments}) == 15
-    rates = {assignment.settings["agent.learning_rate"] for assignment in assignments}
-    assert len(rates) == 15 or (
-        sampler == "nsga2" and len(rates) >= 4
-    )  # children inherit their parents' values
+    assert Counter(assignment.b for assignment in assignments) == dict.fromkeys(GRID, 3)
+    assert [assignment.trial for assignment in assignments] == [f"t{number:04d}" for number in range(9)]
+    assert len({assignment.seed for assignment in assignments}) == 9
+    rates = [assignment.settings["agent.learning_rate"] for assignment in assignments]
+    assert len(set(rates[:4])) == 4, "the start-up is at random"
+    assert len(set(rates)) > 4 or sampler.startswith("nsga")  # children inherit their parents' values
     for settings in (assignment.settings for assignment in assignments):
         assert isinstance(settings["agent.iterations"], int)
         assert bounds["low"] <= settings["agent.learning_rate"] <= bounds["high"]
     assert searcher.is_complete()
+    assert len(searcher.study.best_trials) >= 1
+
+
+def test_the_samplers_are_those_of_the_setting_and_start_up_within_small_budgets() -> None:
+    choices = next(entry.choices for entry in field_help() if entry.name == "search.sampler")
+    assert tuple(SAMPLERS) == choices
+    assert [make_sampler("tpe", 0, trials)._n_startup_trials for trials in (1, 24, 400)] == [4, 6, 10]
+    assert [make_sampler("nsga3", 0, trials)._population_size for trials in (1, 24, 400)] == [4, 6, 50]
+
+
+def stored(url: str) -> Config:
+    return search_config((1.0,), 1, study_storage=url)
+
+
+def test_runs_that_share_a_database_have_a_study_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = with_storage_checked(stored("sqlite:///shared.db"))
+    assert config.search.study_storage == f"sqlite:///{tmp_path}/shared.db", "found from any folder"
+    studies = []
+    for number in range(2):
+        folder = tmp_path / str(number) / "run"
+        folder.mkdir(parents=True)
+        first = searcher_in(folder, config)
+        assert [assignment.trial for assignment in asked(first)] == ["t0000"]
+        again = searcher_in(folder, config)
+        assert again.is_complete(), "a resumed run finds its own study"
+        assert again.study.study_name == first.study.study_name
+        assert again.study.study_name.startswith("run-")
+        assert not (folder / "study.db").exists()
+        studies.append(again.study.study_name)
+    names = optuna.get_all_study_names(config.search.study_storage)
+    assert sorted(names) == sorted(studies)
+    (folder / STUDY).write_text("{}")
+    with pytest.raises(ResultsError, match=r"study\.json"):
+        study_place(config, folder)
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("studies", "'studies' is no URL; expected a database URL such as sqlite"),
+        ("redis://localhost", "redis.*expected a database URL"),
+        ("sqlite://", "in memory only"),
+        ("sqlite:////nowhere/at/all.db", "cannot be used: .*unable to open database file"),
+        ("postgresql+nothing://host/name", "Can't load plugin|postgresql.nothing"),
+        ("postgresql+pg8000://u@127.0.0.1/name", "pip install 'pg8000'|cannot be used: .*refused"),
+        ("postgresql://u@127.0.0.1:1/name", "cannot be used: .*refused"),
+        ("postgresql://u:secret@127.0.0.1/name", r"a password would be written .* put \$\{NAME\}"),
+        ("postgresql://u:${NOT_SET}@127.0.0.1/name", "environment variable NOT_SET is not set"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_refused(url: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=named) as refused:
+        with_storage_checked(stored(url))
+    assert "secret" not in str(refused.value)
+
+
+def test_a_study_that_knows_more_than_the_rows_is_refused(tmp_path: Path) -> None:
+    searcher = searcher_in(tmp_path, search_config((1.0,), 2))
+    asked(searcher)
+    with pytest.raises(ResultsError, match="holds t0000, t0001, which"):
+        searcher_in(tmp_path, search_config((1.0,), 2)).reconcile([])
 
 
 def test_any_seed_that_the_settings_allow_will_do(tmp_path: Path) -> None:
@@ -141,7 +208,7 @@ def test_a_kill_in_the_middle_of_an_ask_changes_nothing(tmp_path: Path, cut: str
 def test_trials_go_on_from_their_checkpoints_after_a_kill(tmp_path: Path) -> None:
     config = search_config((1.0,), 2)
     assert searcher_in(tmp_path, config).ask().checkpoint == ""
-    again = GridOptunaSearch(config, tmp_path / "study.db", lambda trial: tmp_path / trial)
+    again = GridOptunaSearch(config, study_place(config, tmp_path), lambda trial: tmp_path / trial)
     assert [again.ask().checkpoint for _ in range(2)] == [str(tmp_path / "t0000"), ""]
 
 

@@ -78,7 +78,7 @@ def read_record(folder: Path) -> TrialRecord | None:
 
 
 def verify(folder: Path) -> dict[str, str]:
-    """The hash of every file of a checkpoint; CheckpointError unless all are there and as they were written."""
+    """The hash of each file of a checkpoint; CheckpointError unless all are as they were written."""
     try:
         hashes: dict[str, str] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         damaged = [name for name, expected in hashes.items() if _hash(folder / name) != expected]

@@ -1,8 +1,8 @@
 """What a trial has done of the step in progress, so that a kill loses less than a step.
 
-A part is a file beside the checkpoints, not one of them: Tune and its schedulers see whole steps only. It names
-the state that its step began from, so that it is never joined to another: to an older checkpoint, or to the
-one that a member of a population has copied since.
+A part is a file beside the checkpoints, not one of them: Tune and its schedulers see whole steps only. It
+names the state that its step began from, so that it is never joined to another: to an older checkpoint, or to
+the one that a member of a population has copied since.
 """
 
 from collections.abc import Mapping

@@ -23,6 +23,7 @@ from rlprune.search.progress import SearchProgress
 from rlprune.search.ray_session import ray_session
 from rlprune.search.recording import TrialRecorder, checkpoint_of, recover_finished
 from rlprune.search.searcher import GridOptunaSearch
+from rlprune.search.study_storage import DATABASE, STUDY, study_place
 from rlprune.search.trainable import BuildRun, PruningTrainable, Weights, arrays_of, build_run
 
 if TYPE_CHECKING:
@@ -76,13 +77,12 @@ def run_trials(
     build: BuildRun,
 ) -> list[TrialRecord]:
     """As :func:`run_search`; ``build`` makes each trial's run (tests of the search need no networks)."""
-    database = folder.path / "study.db"
-    if database.exists() and not resume:
+    if not resume and any((folder.path / name).exists() for name in (DATABASE, STUDY)):
         raise ResultsError(
             f"{folder.path}: holds a search already; go on with --resume, or choose another --name"
         )
     with exclusive(folder.path / "tune"), graceful_signals(), ray_session(config):
-        searcher = GridOptunaSearch(config, database, partial(checkpoint_of, folder))
+        searcher = GridOptunaSearch(config, study_place(config, folder.path), partial(checkpoint_of, folder))
         searcher.reconcile(folder.records())
         total = len(config.search.b_grid) * config.search.num_samples
         shown = SearchProgress(progress, total, len(folder.records()))

@@ -22,6 +22,7 @@ from rlprune.errors import ResultsError
 from rlprune.results.record import TrialRecord
 from rlprune.search.samplers import make_sampler
 from rlprune.search.space import B, distributions
+from rlprune.search.study_storage import StudyPlace, open_storage
 from rlprune.search.trainable import Assignment
 from rlprune.seeding import child_seed
 
@@ -50,12 +51,14 @@ def trial_number(name: str) -> int:
 class GridOptunaSearch(OptunaSearch):
     """Fixes b for each ask, the one with the fewest trials first, and lets Optuna sample the rest."""
 
-    def __init__(self, config: Config, database: Path, checkpoint_of: Callable[[str], Path | None]) -> None:
+    def __init__(
+        self, config: Config, place: StudyPlace, checkpoint_of: Callable[[str], Path | None]
+    ) -> None:
         """Open the study, or make it.
 
         Args:
             config: The settings of the run.
-            database: SQLite file of the study.
+            place: Database and name of the study.
             checkpoint_of: Trial's name -> checkpoint that a trial of an earlier process goes on from.
         """
         self._config = config
@@ -66,8 +69,8 @@ class GridOptunaSearch(OptunaSearch):
             metric=list(OBJECTIVES),
             mode=["min"] * len(OBJECTIVES),
             sampler=make_sampler(config.search.sampler, child_seed(config.seed, "sampler"), self._total),
-            storage=optuna.storages.RDBStorage(f"sqlite:///{database}"),
-            study_name="rlprune",
+            storage=open_storage(place.url),
+            study_name=place.name,
         )
         with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
             self.study.set_metric_names(list(OBJECTIVES))
@@ -151,8 +154,8 @@ class GridOptunaSearch(OptunaSearch):
         trials = self._trials()
         if number >= len(trials):
             raise ResultsError(
-                f"the study does not hold trial {record.trial} of trials.jsonl: study.db is of another run or"
-                " was replaced; put the file that belongs to this run back"
+                f"the study does not hold trial {record.trial} of the rows: its database is of another run"
+                " or was replaced; put the one that belongs to this run back"
             )
         if trials[number].state.is_finished():
             return
@@ -173,9 +176,22 @@ class GridOptunaSearch(OptunaSearch):
             self.study.tell(number, state=TrialState.FAIL)
 
     def reconcile(self, records: Iterable[TrialRecord]) -> None:
-        """Tell the study of every trial that has a row, should a kill have come between the two."""
+        """Tell the study of every trial that has a row, should a kill have come between the two.
+
+        Raises:
+            ResultsError: If the study does not hold one of the trials, or holds finished ones without a row.
+        """
+        names = set()
         for record in records:
             self.tell(record)
+            names.add(record.trial)
+        ended = self._trials(TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
+        strangers = [name for trial in ended if (name := trial_name(trial.number)) not in names]
+        if strangers:
+            raise ResultsError(
+                f"the study holds {', '.join(strangers)}, which the rows do not: another run, perhaps a "
+                "copy of this folder, goes on with the same study; start a new run with another --name"
+            )
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: a half-pruned network is no result."""

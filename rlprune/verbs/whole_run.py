@@ -94,6 +94,7 @@ def run_whole(config: Config, where: RunFolder | Path, job: Job, *, resuming: bo
     from rlprune.data import anchored, load_splits
     from rlprune.final_table import max_drop_of, measure_frontier
     from rlprune.identity import check_identity, identity
+    from rlprune.search.study_storage import with_storage_checked
     from rlprune.training.base import obtain_base, starting_network
     from rlprune.training.device import resolve_device
     from rlprune.workbench import Workbench
@@ -104,6 +105,8 @@ def run_whole(config: Config, where: RunFolder | Path, job: Job, *, resuming: bo
             "give each a share, for example --gpus-per-trial 0.25, or leave --device out"
         )
     resolve_device(config.device)
+    if job.verb == "search":
+        config = with_storage_checked(config)
     config = dataclasses.replace(
         config, data=dataclasses.replace(config.data, source=anchored(config.data.source))
     )
