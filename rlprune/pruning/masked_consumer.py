@@ -10,12 +10,21 @@ from torch import nn
 from rlprune.pruning.groups import Member
 from rlprune.pruning.repair import Consumer, Gram, Repairer
 
+SELECTION_COST = 2.0
+"""Time of copying channels out, in multiply-accumulates of a convolution for each pair of channels."""
+
 
 @dataclass(frozen=True)
 class ConsumerWeights:
-    """What a consumer runs with for a mask: kept input channels ``(k,)``, weight ``(out, k, ...)``, bias."""
+    """What a consumer runs with for a mask.
 
-    kept: torch.Tensor
+    Attributes:
+        kept: Input channels ``(k,)`` that are copied out; None where zero weights meet the dropped ones.
+        weight: ``(out, k, ...)``, or ``(out, c, ...)`` without ``kept``.
+        bias: ``(out,)``, or None.
+    """
+
+    kept: torch.Tensor | None
     weight: torch.Tensor
     bias: torch.Tensor | None
 
@@ -39,9 +48,9 @@ class MaskedConsumer(nn.Module):
             return outputs
         layer, weights = self.layer, self.weights
         if isinstance(layer, nn.Linear):
-            return F.linear(inputs.index_select(-1, weights.kept), weights.weight, weights.bias)
+            return F.linear(inputs, weights.weight, weights.bias)
         return F.conv2d(
-            select_channels(inputs, weights.kept),
+            inputs if weights.kept is None else select_channels(inputs, weights.kept),
             weights.weight,
             weights.bias,
             layer.stride,
@@ -51,10 +60,26 @@ class MaskedConsumer(nn.Module):
 
 
 def select_channels(images: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """Some channels of ``(n, c, h, w)``; a channels-last tensor stays channels-last."""
-    if images.is_contiguous(memory_format=torch.channels_last):
-        return images.permute(0, 2, 3, 1).index_select(3, kept).permute(0, 3, 1, 2)
-    return images.index_select(1, kept)
+    """Some channels ``(k,)`` of ``(n, c, h, w)``; a channels-last tensor stays channels-last.
+
+    On a CPU it is a product with a matrix of zeros and ones, which is exact: copying single numbers out of
+    channels-last memory takes longer there than the convolution that reads them.
+    """
+    if not images.is_contiguous(memory_format=torch.channels_last):
+        return images.index_select(1, kept)
+    last = images.permute(0, 2, 3, 1)
+    if images.device.type == "cpu":
+        return F.linear(last, F.one_hot(kept, images.shape[1]).to(images.dtype)).permute(0, 3, 1, 2)
+    return last.index_select(3, kept).permute(0, 3, 1, 2)
+
+
+def selection_pays(layer: Consumer, kept: int) -> bool:
+    """Whether copying the kept channels out costs less than the zero weights of the dropped ones."""
+    if isinstance(layer, nn.Linear):
+        return False  # the smallest of all layers, and its inputs would be copied for nothing
+    outputs, width, height, breadth = layer.weight.shape
+    saved = (width - kept) * outputs * height * breadth / (layer.stride[0] * layer.stride[1])
+    return saved > SELECTION_COST * kept * width
 
 
 class WeightsForMask:
@@ -81,10 +106,18 @@ class WeightsForMask:
             return None
         kept = torch.from_numpy(positions).to(weight.device, non_blocking=True)
         if self._repairer is None:
-            weight, bias = weight.index_select(1, kept), None if bias is None else bias.detach()
+            narrow, bias = weight.index_select(1, kept), None if bias is None else bias.detach()
         else:
             repair = self._repairer.solve(mask)
-            weight, bias = repair.weight, repair.bias
-        if weight.dim() == 4:
-            weight = weight.contiguous(memory_format=torch.channels_last)
-        return ConsumerWeights(kept, weight.to(self._dtype), None if bias is None else bias.to(self._dtype))
+            narrow, bias = repair.weight, repair.bias
+        bias = None if bias is None else bias.to(self._dtype)
+        if selection_pays(self._exact, len(positions)):
+            return ConsumerWeights(kept, self._laid_out(narrow), bias)
+        return ConsumerWeights(
+            None, self._laid_out(torch.zeros_like(weight).index_copy_(1, kept, narrow)), bias
+        )
+
+    def _laid_out(self, weight: torch.Tensor) -> torch.Tensor:
+        """A weight in the type and the memory format of the forward passes."""
+        weight = weight.to(self._dtype)
+        return weight.contiguous(memory_format=torch.channels_last) if weight.dim() == 4 else weight
