@@ -11,6 +11,7 @@ from rlprune.pruning.groups import FilterGroup
 from rlprune.pruning.repair import Moments, apply_repair, repair_for_mask
 from rlprune.pruning.surgery import cut
 from rlprune.rl.agent import AgentOutcome
+from rlprune.rl.counts import nearest_counts
 from rlprune.workbench import Workbench
 
 COUNTS = (1.2, 0.85)
@@ -26,12 +27,13 @@ class Candidate:
     correct: np.ndarray
 
 
-def candidate_masks(outcome: AgentOutcome, count: int) -> list[np.ndarray]:
+def candidate_masks(outcome: AgentOutcome, count: int, multiple: int) -> list[np.ndarray]:
     """Distinct masks to measure: the agent's mode, a cautious and a bold one, and the best masks it saw.
 
     Args:
         outcome: The trained agent's; f filters.
         count: How many masks, at most.
+        multiple: Each keeps a multiple of this many filters, or all.
 
     Returns:
         bool ``(f,)`` each, the mode first.
@@ -40,7 +42,8 @@ def candidate_masks(outcome: AgentOutcome, count: int) -> list[np.ndarray]:
     masks = [outcome.mode]
     for share in COUNTS:
         mask = np.zeros_like(outcome.mode)
-        mask[ranking[: max(1, round(share * outcome.mode.sum()))]] = True
+        kept = np.array([round(share * outcome.mode.sum())])
+        mask[ranking[: nearest_counts(kept, len(mask), multiple)[0]]] = True
         masks.append(mask)
     distinct = {mask.tobytes(): mask for mask in (*masks, *outcome.masks)}
     return list(distinct.values())[:count]
@@ -51,7 +54,7 @@ def make_candidate(
 ) -> Candidate:
     """Cuts a copy of a network, repairs it (without moments: not) and measures it on val."""
     smaller = copy.deepcopy(model)
-    cut(smaller, group, mask, bench.example)
+    cut(smaller, group, mask)
     if moments:
         for layer, repair in repair_for_mask(model, group, mask, moments).items():
             consumer = smaller.get_submodule(layer)

@@ -117,9 +117,14 @@ class PruningConfig:
     )
     order: str = setting("input-upward", "order of the groups", choices=("input-upward", "output-downward"))
     candidates: int = setting(4, "masks of the agent that are measured on val", low=1)
+    round_to: int = setting(
+        1, "each group keeps a multiple of this many filters, or all: odd counts can be slow", low=1
+    )
     repair: bool = setting(True, "re-solve the layers that read the cut filters by least squares")
     ridge: float = setting(1e-4, "ridge of the least squares, as a share of the mean diagonal", low=0)
-    keep_whole: tuple[str, ...] = setting((), "names of layers whose groups are never cut")
+    keep_whole: tuple[str, ...] = setting(
+        (), "layers (or parts of the network) whose groups are never cut, comma separated"
+    )
 
 
 @dataclass(frozen=True)

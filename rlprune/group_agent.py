@@ -72,7 +72,9 @@ def group_agent(
     scores: np.ndarray = importance_scores(
         agent.importance, statistics, generator(config.seed, "importance", group.name)
     )
-    context = FilterContext(statistics.features(), filter_weights(model, group), scores)
+    context = FilterContext(
+        statistics.features(), filter_weights(model, group), scores, multiple=pruning.round_to
+    )
     engine = bench.reward_engine(model, group, calibration)
     task = GroupTask(engine, context, cost, pruning, b=bound, spent=spent)
     if agent.start == "measured":

@@ -33,6 +33,7 @@ from rlprune.results.environment import describe_environment
 from rlprune.results.record import TrialRecord
 from rlprune.results.step_report import StepReport
 from rlprune.rl.agent import AgentOutcome
+from rlprune.rl.counts import allowed_counts
 from rlprune.rl.group_task import efficiency_counts, expected_drop
 from rlprune.rl.reward import pruning_reward
 from rlprune.training.evaluate import accuracy
@@ -118,8 +119,8 @@ class PruningRun:
     def _prune_group(self, name: str, part: Mapping[str, Any], on_part: OnPart) -> StepReport:
         """Agent, candidates, guard: one group."""
         group = next(group for group in self._bench.groups(self._model) if group.name == name)
-        if group.n_filters == 1:
-            return self._report(name, 1, 1, tried=0, evaluations=0)
+        if len(allowed_counts(group.n_filters, self._config.pruning.round_to)) == 1:
+            return self._report(name, group.n_filters, group.n_filters, tried=0, evaluations=0)
         cost = GroupCost(self._model, group, self._bench.example)
         agent = group_agent(
             self._config,
@@ -160,7 +161,7 @@ class PruningRun:
         spent = self._comparison.drop(self._correct).drop
         candidates = [
             make_candidate(self._bench, self._model, group, mask, moments)
-            for mask in candidate_masks(outcome, pruning.candidates)
+            for mask in candidate_masks(outcome, pruning.candidates, pruning.round_to)
         ]
 
         def reward(candidate: Candidate) -> float:

@@ -13,12 +13,12 @@ from rlprune.config import Config
 from rlprune.data import DataSplits, Preprocess, image_tensor
 from rlprune.errors import ConfigError, ModelError
 from rlprune.pruning.cost import Cost, count_cost
-from rlprune.pruning.groups import FilterGroup, find_groups
-from rlprune.pruning.partition import Partition, trace
+from rlprune.pruning.groups import FilterGroup, find_groups, no_group, read_groups
 from rlprune.pruning.prefix_cache import BLOCK_IMAGES
 from rlprune.pruning.repair import Moments, collect_moments
 from rlprune.pruning.reward_engine import RewardEngine
 from rlprune.pruning.surgery import widths
+from rlprune.pruning.verification import refused_groups
 from rlprune.seeding import child_seed, generator
 from rlprune.training.device import resolve_device, resolve_precision
 from rlprune.training.evaluate import accuracy, correct_predictions
@@ -63,20 +63,23 @@ class Workbench:
         """The groups of a network that may be cut, from the input upward."""
         return find_groups(model, self.example, self._config.pruning.keep_whole)
 
-    def prunable(self, model: nn.Module) -> list[FilterGroup]:
-        """The groups of a network that a run can prune from beginning to end.
+    def prunable(self, model: nn.Module) -> tuple[list[FilterGroup], dict[str, str]]:
+        """The groups of a network that a run can prune from beginning to end, and why others stay whole.
+
+        Returns:
+            The groups from the input upward, and reasons by the name of the group's first layer.
 
         Raises:
-            ModelError: There is no such group, or the network cannot be parted at one of them.
+            ModelError: There is no such group, or the network cannot be traced.
         """
         model = model.to(self.device).eval()
-        groups = self.groups(model)
-        images = self.example.repeat(2, 1, 1, 1)
-        graph = trace(model, fold_batch_norm=False)
-        with torch.inference_mode():
-            for group in groups:
-                Partition(graph, group).boundary(images)
-        return groups
+        whole = self._config.pruning.keep_whole
+        groups, refused = read_groups(model, self.example, whole)
+        refused |= refused_groups(model, groups, self.example)
+        groups = [group for group in groups if group.name not in refused]
+        if not groups:
+            raise ModelError(no_group(refused, whole))
+        return groups, refused
 
     def cost(self, model: nn.Module) -> Cost:
         """MACs for one image and parameters of a network."""

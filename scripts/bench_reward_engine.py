@@ -58,7 +58,7 @@ def masked_forward(model: nn.Module, group: FilterGroup, mask: np.ndarray, input
 def cut_and_run(subject: Subject, group: FilterGroup, mask: np.ndarray, inputs: torch.Tensor) -> None:
     """torch-pruning: a copy is cut and run."""
     smaller = copy.deepcopy(subject.model)
-    cut(smaller, group, mask, subject.example)
+    cut(smaller, group, mask)
     with torch.inference_mode():
         for batch in inputs.split(BATCH):
             smaller(batch).argmax(1)

@@ -7,7 +7,7 @@ import pytest
 from gymnasium.vector import AutoresetMode
 from toy_pruning import ToyTask
 
-from rlprune.rl.env import FilterPruningVectorEnv, never_empty
+from rlprune.rl.env import FilterPruningVectorEnv
 from rlprune.rl.mask_record import RecordedTask
 
 
@@ -109,11 +109,6 @@ def test_an_empty_mask_keeps_the_filter_with_the_highest_score() -> None:
     np.testing.assert_array_equal(np.flatnonzero(task.calls[0][0]), [best])
     np.testing.assert_array_equal(np.flatnonzero(task.calls[0][1]), [2, 5])
     assert actions.sum() == 2
-
-
-def test_never_empty_leaves_other_masks_as_they_are() -> None:
-    masks = np.array([[True, False], [False, True]])
-    assert never_empty(masks, np.array([1.0, 2.0])) is masks
 
 
 def test_actions_of_another_shape_are_refused() -> None:

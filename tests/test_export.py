@@ -45,7 +45,7 @@ def run(tiny_model: nn.Module, digits_splits: DataSplits, tmp_path: Path) -> Pat
         pruning = PruningRun(config, tiny_model, digits_splits.sealed())
         model = pruning._model
         for group in find_groups(model, example):
-            cut(model, group, np.arange(group.n_filters) < share * group.n_filters, example)
+            cut(model, group, np.arange(group.n_filters) < share * group.n_filters)
         pruning._correct = pruning._bench.correct_val(model)
         path = folder.network_path(trial)
         pruning.save_network(path)

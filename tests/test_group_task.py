@@ -159,7 +159,7 @@ def test_costs_are_those_of_the_cut_network(
     expected = []
     for drop, mask in zip(drops, masks, strict=True):
         smaller = copy.deepcopy(model)
-        cut(smaller, group, mask, EXAMPLE)
+        cut(smaller, group, mask)
         kept = getattr(count_cost(smaller, EXAMPLE), efficiency)
         expected.append((5.0 - drop) / 5.0 * math.log(whole / kept))
     np.testing.assert_allclose(task.rewards(masks), expected, rtol=1e-9, atol=1e-12)

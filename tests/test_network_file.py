@@ -36,7 +36,7 @@ def pruned(factory: str, splits: DataSplits) -> tuple[nn.Module, NetworkSpec]:
     for group in find_groups(model, example[:1], ()):
         mask = rng.random(group.n_filters) < 0.5
         mask[0] = True
-        cut(model, group, mask, example[:1])
+        cut(model, group, mask)
     spec = NetworkSpec(
         factory, ARGUMENTS[factory], info.num_classes, info.image_shape[0], info, widths(model)
     )

@@ -4,8 +4,8 @@ The groups come from the dependency graph of ``torch_pruning`` (Fang et al. 2023
 Structural Pruning"); here they become plain data that the reward engine, the repair and the surgery share.
 """
 
-import logging
-from collections.abc import Iterable
+import difflib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,8 +16,6 @@ from torch import nn
 
 from rlprune.errors import ModelError
 from rlprune.pruning.modes import evaluating
-
-log = logging.getLogger(__name__)
 
 Role = Literal["producer", "per_channel", "consumer"]
 
@@ -89,59 +87,90 @@ def dependency_graph(model: nn.Module, example: torch.Tensor) -> tp.DependencyGr
 def find_groups(model: nn.Module, example: torch.Tensor, keep_whole: Iterable[str] = ()) -> list[FilterGroup]:
     """The prunable groups of a network, ordered from the input upward.
 
-    Groups that make the network's outputs are left out, as are groups with a layer whose filters cannot be
-    cut one by one (grouped convolutions, normalisation over channels): those are logged with the layer and
-    the reason.
-
     Args:
         model: The network; it is left as it was.
         example: One normalised input batch ``(n, c, h, w)`` on the network's device.
-        keep_whole: Names of layers whose filters all stay, with those of the layers coupled to them.
+        keep_whole: Names of layers whose filters all stay, with those of the layers coupled to them; the name
+            of a part of the network stands for all layers in it.
 
     Raises:
         ModelError: A name in ``keep_whole`` is unknown or that of a layer without filters, or no group can
             be cut.
     """
+    groups, refused = read_groups(model, example, keep_whole)
+    if not groups:
+        raise ModelError(no_group(refused, keep_whole))
+    return groups
+
+
+def no_group(refused: Mapping[str, str], keep_whole: Iterable[str]) -> str:
+    """What to say of a network that has no prunable group, with what was refused and why."""
+    why = [f"{name}: {reason}" for name, reason in refused.items()]
+    why += [f"pruning.keep_whole names {', '.join(keep_whole)}"] if keep_whole else []
+    return (
+        f"the network has no prunable group of filters. {'; '.join(why) or 'It has no convolution to cut.'}"
+    )
+
+
+def read_groups(
+    model: nn.Module, example: torch.Tensor, keep_whole: Iterable[str]
+) -> tuple[list[FilterGroup], dict[str, str]]:
+    """The groups that can be cut, from the input upward, and why others cannot, by their first layer.
+
+    Refused are groups that make the network's outputs, and groups with a layer whose filters cannot be cut
+    one by one (grouped convolutions, normalisation over channels). The arguments are those of
+    :func:`find_groups`.
+    """
     order = _execution_order(model, example)
-    unknown = sorted(set(keep_whole) - {name for name, _ in model.named_modules()})
-    if unknown:
-        raise ModelError(
-            f"pruning.keep_whole names layers that the network does not have: {', '.join(unknown)}"
-        )
+    kept = _layers_named(model, keep_whole)
     graph = dependency_graph(model, example)
     names = {module: name for name, module in model.named_modules()}
-    kept = set(keep_whole)
     named = {name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
     groups, refused = [], {}
     for found in graph.get_all_groups(ignored_layers=[], root_module_types=[nn.Conv2d]):
         members, reason = _read_members(found, names)
         members.sort(key=lambda member: order.get(member.layer, len(order)))
-        producers = [member.layer for member in members if member.role == "producer"]
         if not reason and not _first_producer_is_root(members):
             reason = "its layers number the same filters in different ways"
         holders = {member.layer for member in members if member.role != "consumer"}
         named |= holders
-        if holders & kept:
+        if holders & kept.keys():
             continue
         if not reason and not any(member.role == "consumer" for member in members):
             reason = "its filters are the network's output"
+        first = next((member.layer for member in members if member.role == "producer"), None)
         if reason:
-            refused[producers[0] if producers else "?"] = reason
-            continue
-        groups.append(FilterGroup(producers[0], len(members[0].positions), tuple(members)))
-    if kept - named:
+            refused[first or names[found[0].dep.target.module]] = reason
+        elif first is not None:
+            groups.append(FilterGroup(first, len(members[0].positions), tuple(members)))
+    without = {
+        given for given in kept.values() if not any(kept[name] == given for name in kept.keys() & named)
+    }
+    if without:
         raise ModelError(
-            f"pruning.keep_whole: {', '.join(sorted(kept - named))} holds no filters of its own; "
+            f"pruning.keep_whole: {', '.join(sorted(without))} holds no filters of its own; "
             "name the convolutions"
         )
-    for name, reason in refused.items():
-        log.warning("the group of %s stays whole: %s", name, reason)
-    if not groups:
-        why = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+    groups.sort(key=lambda group: order[group.name])
+    return groups, dict(sorted(refused.items(), key=lambda entry: order.get(entry[0], len(order))))
+
+
+def _layers_named(model: nn.Module, keep_whole: Iterable[str]) -> dict[str, str]:
+    """Each layer that a name stands for, itself or by the part of the network that it is in -> that name."""
+    known = {name for name, _ in model.named_modules() if name}
+    unknown = [name for name in keep_whole if name not in known]
+    if unknown:
+        close = [difflib.get_close_matches(name, known, n=1, cutoff=0.4) for name in unknown]
+        hints = [
+            f"{name} (did you mean {near[0]}?)" if near else name
+            for name, near in zip(unknown, close, strict=True)
+        ]
         raise ModelError(
-            f"the network has no prunable group of filters. {why or 'It has no convolution to cut.'}"
+            f"pruning.keep_whole names layers that the network does not have: {', '.join(hints)}"
         )
-    return sorted(groups, key=lambda group: order[group.name])
+    return {
+        name: given for given in keep_whole for name in known if name == given or name.startswith(f"{given}.")
+    }
 
 
 def _first_producer_is_root(members: list[Member]) -> bool:

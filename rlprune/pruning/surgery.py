@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from rlprune.errors import ModelError, PruningError
-from rlprune.pruning.groups import FilterGroup, dependency_graph
+from rlprune.pruning.groups import FilterGroup, Member
 
 
 def check_mask(group: FilterGroup, mask: np.ndarray) -> np.ndarray:
@@ -26,7 +26,7 @@ def check_mask(group: FilterGroup, mask: np.ndarray) -> np.ndarray:
     return mask
 
 
-def cut(model: nn.Module, group: FilterGroup, mask: np.ndarray, example: torch.Tensor) -> None:
+def cut(model: nn.Module, group: FilterGroup, mask: np.ndarray) -> None:
     """Removes the filters that a mask drops from every layer of a group, in place.
 
     The cut network gives the same outputs as the masked one: whatever reads the group no longer sees those
@@ -36,19 +36,34 @@ def cut(model: nn.Module, group: FilterGroup, mask: np.ndarray, example: torch.T
         model: The network that the group was found in, not cut since.
         group: The group.
         mask: bool ``(f,)``, True = keep.
-        example: One normalised input batch ``(n, c, h, w)``.
 
     Raises:
         PruningError: The mask does not fit the group or keeps nothing.
     """
     mask = check_mask(group, mask)
-    dropped = np.flatnonzero(~mask).tolist()
-    if not dropped:
+    if mask.all():
         return
-    graph = dependency_graph(model, example)
-    root = model.get_submodule(group.name)
-    pruner = graph.get_pruner_of_module(root)
-    graph.get_pruning_group(root, pruner.prune_out_channels, dropped).prune()
+    for member in group.members:
+        module = model.get_submodule(member.layer)
+        for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+            kept = _kept_part(module, member, mask, name, tensor)
+            if kept is not None:
+                setattr(module, name, kept)
+        _set_widths(module)
+
+
+def _kept_part(
+    module: nn.Module, member: Member, mask: np.ndarray, name: str, tensor: torch.Tensor
+) -> torch.Tensor | None:
+    """What stays of one tensor of a layer; None for a tensor that the mask does not touch."""
+    reads = member.role == "consumer"
+    one_slope = isinstance(module, nn.PReLU) and module.num_parameters == 1
+    if tensor.dim() == 0 or one_slope or (reads and name != "weight"):
+        return None
+    axis = 1 if reads else 0
+    index = torch.from_numpy(member.kept(mask, tensor.shape[axis])).to(tensor.device)
+    kept = tensor.detach().index_select(axis, index)
+    return nn.Parameter(kept, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else kept
 
 
 def resize_to_state(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
@@ -102,8 +117,9 @@ def _set_widths(module: nn.Module) -> None:
         module.in_channels = module.weight.shape[1] * module.groups
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.weight is not None:
-        module.num_features = module.weight.shape[0]
+    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        width = module.running_mean if module.weight is None else module.weight
+        module.num_features = module.num_features if width is None else width.shape[0]
     elif isinstance(module, nn.PReLU):
         module.num_parameters = module.weight.shape[0]
 

@@ -14,7 +14,8 @@ from ray.rllib.core.learner import Learner
 
 from rlprune.config import AgentConfig
 from rlprune.rl.algorithms import build_algorithm, close_algorithm, quiet_rllib
-from rlprune.rl.env import FilterPruningVectorEnv, never_empty
+from rlprune.rl.counts import with_allowed_counts
+from rlprune.rl.env import FilterPruningVectorEnv
 from rlprune.rl.mask_record import RecordedTask
 from rlprune.rl.modules import PruningModule
 from rlprune.rl.task import PruningTask
@@ -104,7 +105,7 @@ class Agent:
             "reward_max": float(rewards.max()),
             "reward_std": float(rewards.std()),
             "keep_mean": float(keep.mean()),
-            "mode_kept": int(_mode(keep).sum()),
+            "mode_kept": int(_mode(keep, self._record.context.multiple).sum()),
             "entropy": float(entropy.mean()),
         }
         self._history.append(report)
@@ -117,7 +118,7 @@ class Agent:
         keep = self._module().keep_probabilities()
         masks, rewards = self._record.ranking()
         return AgentOutcome(
-            mode=_mode(keep),
+            mode=_mode(keep, self._record.context.multiple),
             keep_probabilities=keep,
             masks=masks,
             rewards=rewards,
@@ -209,8 +210,8 @@ def _is_saved(iteration: int, config: AgentConfig) -> bool:
     return every > 0 and (iteration % every == 0 or iteration == config.iterations)
 
 
-def _mode(keep_probabilities: NDArray[np.float64]) -> NDArray[np.bool_]:
-    return never_empty((keep_probabilities > 0.5)[None], keep_probabilities)[0]
+def _mode(keep_probabilities: NDArray[np.float64], multiple: int) -> NDArray[np.bool_]:
+    return with_allowed_counts((keep_probabilities > 0.5)[None], keep_probabilities, multiple)[0]
 
 
 def _cloned(value: Any) -> Any:

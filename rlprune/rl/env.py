@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from rlprune.rl.counts import with_allowed_counts
 from rlprune.rl.task import PruningTask
 
 Step = tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]
@@ -24,7 +25,7 @@ class FilterPruningVectorEnv(gymnasium.vector.VectorEnv):
 
     The filters are the same in every episode, so the observation is the constant 0; what the policy knows of
     the filters is ``task.context``. A mask without any 1 would empty the group: the filter with the highest
-    importance score is kept in its place.
+    importance score is kept in its place; where counts must be multiples, the nearest such mask is judged.
 
     Attributes:
         reset_pending: True from an episode's end until the next reset.
@@ -77,7 +78,8 @@ class FilterPruningVectorEnv(gymnasium.vector.VectorEnv):
         masks = np.asarray(actions, dtype=np.bool_)
         if masks.shape != self.action_space.shape:
             raise ValueError(f"actions must have the shape {self.action_space.shape}; got {masks.shape}")
-        masks = never_empty(masks, self.task.context.scores)
+        context = self.task.context
+        masks = with_allowed_counts(masks, context.scores, context.multiple)
         rewards = np.asarray(self.task.rewards(masks), dtype=np.float64)
         self.reset_pending = True
         return self._observations(), rewards, ~none, none, {}
@@ -92,21 +94,3 @@ class ContextFilterPruningVectorEnv(FilterPruningVectorEnv):
     def __init__(self, context: Mapping[str, Any]) -> None:
         """Read ``task``, ``num_envs`` and ``seed`` from RLlib's context."""
         super().__init__(task=context["task"], num_envs=context["num_envs"], seed=context["seed"])
-
-
-def never_empty(masks: NDArray[np.bool_], scores: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Keep the filter with the highest score where a mask keeps none.
-
-    Args:
-        masks: bool (m, f).
-        scores: Importance, (f,); higher = keep.
-
-    Returns:
-        bool (m, f), each row with at least one True; the same array where nothing had to be changed.
-    """
-    empty = ~masks.any(axis=1)
-    if not empty.any():
-        return masks
-    masks = masks.copy()
-    masks[empty, int(np.argmax(scores))] = True
-    return masks

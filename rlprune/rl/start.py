@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from rlprune.rl.counts import nearest_counts
 from rlprune.rl.task import PruningTask
 
 RATIOS = (0.08, 0.15, 0.22, 0.3, 0.38, 0.46, 0.54, 0.62, 0.7, 0.78, 0.86, 0.94)
@@ -11,11 +12,16 @@ LEAST, MOST = 0.15, 0.9
 """Bounds of the starting keep probability: near 0 and 1 a policy has hardly a gradient."""
 
 
-def prefix_masks(scores: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Masks of the filters with the highest scores, one for each of :data:`RATIOS`: bool ``(r, f)``."""
+def prefix_masks(scores: NDArray[np.floating], multiple: int) -> NDArray[np.bool_]:
+    """Masks of the filters with the highest scores, one for each of :data:`RATIOS`: bool ``(r, f)``.
+
+    Args:
+        scores: ``(f,)``.
+        multiple: Each keeps a multiple of this many filters, or all.
+    """
     ranks = np.empty(len(scores), dtype=int)
     ranks[np.argsort(-scores, kind="stable")] = np.arange(len(scores))
-    counts = np.maximum(1, np.rint(np.array(RATIOS) * len(scores)))
+    counts = nearest_counts(np.rint(np.array(RATIOS) * len(scores)).astype(int), len(scores), multiple)
     return ranks[None, :] < counts[:, None]
 
 
@@ -30,5 +36,5 @@ def measured_start(task: PruningTask, rng: np.random.Generator) -> float:
         A probability between :data:`LEAST` and :data:`MOST`.
     """
     task.redraw(rng)
-    rewards = task.rewards(prefix_masks(task.context.scores))
+    rewards = task.rewards(prefix_masks(task.context.scores, task.context.multiple))
     return float(np.clip(RATIOS[int(np.argmax(rewards))], LEAST, MOST))

@@ -15,11 +15,13 @@ class FilterContext:
         features: float32 (f, d), one row of statistics a filter, each column with mean 0 and deviation 1.
         weights: float32 (f, k), each filter's weights, flattened.
         scores: float32 (f,), importance in any unit; a higher score means that the filter should stay.
+        multiple: A mask keeps a multiple of this many filters, or all of them.
     """
 
     features: NDArray[np.float32]
     weights: NDArray[np.float32]
     scores: NDArray[np.float32]
+    multiple: int = 1
 
     def __post_init__(self) -> None:
         n_filters = len(self.scores)

@@ -15,6 +15,8 @@ OPTIONS = {
     "--base": "base.checkpoint",
     "--allow-weak-base": "base.allow_weak",
     "--b": "pruning.b",
+    "--keep-whole": "pruning.keep_whole",
+    "--round-to": "pruning.round_to",
     "--b-grid": "search.b_grid",
     "--num-samples": "search.num_samples",
     "--sampler": "search.sampler",
@@ -32,7 +34,7 @@ OPTIONS = {
 """Short options and the settings that they set."""
 
 COMMON = ("--data", "--model", "--base", "--allow-weak-base", "--seed", "--device", "--max-drop")
-RUN = (*COMMON, "--storage-path", "--name")
+RUN = (*COMMON, "--keep-whole", "--round-to", "--storage-path", "--name")
 SEARCH = (
     *RUN,
     "--b-grid",

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,7 +112,10 @@ def run_whole(config: Config, where: RunFolder | Path, job: Job, *, resuming: bo
     )
     splits = load_splits(config.data)
     with _ray(config):
-        groups = Workbench(config, splits.sealed()).prunable(starting_network(config, splits))
+        groups, refused = Workbench(config, splits.sealed()).prunable(starting_network(config, splits))
+        for name, reason in refused.items():
+            say(f"the group of {name} stays whole: {reason}")
+        config = _with_whole(config, refused)
         base = obtain_base(config, splits, progress=say)
         say(f"{sum(group.n_filters for group in groups):,} filters in {len(groups)} groups")
         if isinstance(where, Path):
@@ -136,6 +139,12 @@ def run_whole(config: Config, where: RunFolder | Path, job: Job, *, resuming: bo
     print(make_report(folder.path, max_drop=max_drop_of(config), width=columns()))
     print(folder.path)
     return 0 if all(record.status != "FAILED" for record in records) else FAILED_TRIALS
+
+
+def _with_whole(config: Config, names: Iterable[str]) -> Config:
+    """The settings with more layers whose groups are never cut."""
+    whole = tuple(dict.fromkeys((*config.pruning.keep_whole, *names)))
+    return dataclasses.replace(config, pruning=dataclasses.replace(config.pruning, keep_whole=whole))
 
 
 def _ray(config: Config) -> AbstractContextManager[None]:

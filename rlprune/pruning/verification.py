@@ -1,0 +1,66 @@
+"""Whether a mask of a group does what a cut does: tried before rewards rest on it."""
+
+import copy
+
+import numpy as np
+import torch
+from torch import nn
+
+from rlprune.errors import ModelError
+from rlprune.pruning.groups import FilterGroup
+from rlprune.pruning.modes import evaluating
+from rlprune.pruning.partition import Partition, trace
+from rlprune.pruning.surgery import cut
+
+TOLERANCE = 1e-3
+"""Largest difference of two outputs that arithmetic in another order explains, as a share of the largest."""
+_IMAGES = 2
+
+
+def refused_groups(model: nn.Module, groups: list[FilterGroup], example: torch.Tensor) -> dict[str, str]:
+    """Why some groups cannot be pruned after all, by name: each is parted, masked and cut once.
+
+    Between a group's layers there may be operations that the dependency graph takes for harmless and that
+    look at several filters at a time (a softmax or a mean over channels, a shuffle): there a masked network
+    is not the cut one.
+
+    Args:
+        model: The network, in evaluation mode.
+        groups: Its groups.
+        example: One normalised input batch ``(n, c, h, w)`` on the network's device.
+
+    Raises:
+        ModelError: The network cannot be traced.
+    """
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(_IMAGES, *example.shape[1:], generator=generator).to(example.device)
+    graph = trace(model, fold_batch_norm=False)
+    reasons = {}
+    with evaluating(model), torch.inference_mode():
+        for group in groups:
+            try:
+                Partition(graph, group).boundary(inputs)
+            except ModelError as error:
+                reasons[group.name] = str(error)
+                continue
+            if not _cut_equals_masked(model, group, inputs):
+                reasons[group.name] = (
+                    "the network without its filters is not the network with them masked: something between "
+                    "its layers looks at several filters at a time"
+                )
+    return reasons
+
+
+def _cut_equals_masked(model: nn.Module, group: FilterGroup, inputs: torch.Tensor) -> bool:
+    """Whether every second filter can be cut with the same outputs as leaving it out of what reads it."""
+    mask = np.arange(group.n_filters) % 2 == 0
+    masked, smaller = copy.deepcopy(model), copy.deepcopy(model)
+    for member in group.with_role("consumer"):
+        masked.get_parameter(f"{member.layer}.weight")[:, member.dropped(mask)] = 0
+    cut(smaller, group, mask)
+    expected = masked(inputs)
+    try:
+        found = smaller(inputs)
+    except RuntimeError:  # shapes that no longer fit
+        return False
+    return bool((found - expected).abs().max() <= TOLERANCE * expected.abs().max())
