@@ -22,13 +22,16 @@ TIERS = (
     {"rl", "training"},
     {"workbench", "trust"},
     {"candidates", "comparison", "group_agent", "tuned_base"},
-    {"pruning_run", "final_table", "identity"},
+    {"pruning_run", "final_table", "identity", "inspection"},
     {"search", "deploy"},
     {"verbs"},
     {"cli"},
     {"__main__"},
 )
-READ_RESULTS = {"comparison", "pruning_run", "final_table", "identity", "search", "deploy", "cli", "verbs"}
+READ_RESULTS = {
+    *("comparison", "pruning_run", "final_table", "identity", "inspection"),
+    *("search", "deploy", "cli", "verbs"),
+}
 FACADE = {"rlprune.training.network_file"}  # what `rlprune.load` imports when it is first used
 
 OWNERS = {

@@ -155,6 +155,7 @@ def test_activation_moments_and_correlation_against_numpy(images, labels):
         correlation = np.abs(np.corrcoef(rows))
         np.fill_diagonal(correlation, 0)
         np.testing.assert_allclose(found.correlation, correlation.max(1), rtol=1e-4)
+        assert found.twin.tolist() == correlation.argmax(1).tolist()
 
 
 def test_a_copied_filter_correlates_fully_and_is_redundant(images, labels):
@@ -165,6 +166,7 @@ def test_a_copied_filter_correlates_fully_and_is_redundant(images, labels):
                 tensor[2] = tensor[1]
     found = statistics_of(model, "0", images, labels)
     np.testing.assert_allclose(found.correlation[[1, 2]], 1, atol=1e-6)
+    assert found.twin[[1, 2]].tolist() == [2, 1]
     assert found.correlation[[0, 3]].max() < 0.99
     scores = importance_scores("redundancy", found, np.random.default_rng(0))
     assert scores[[1, 2]].max() < 1e-5 < scores[[0, 3]].min()
@@ -185,6 +187,7 @@ def test_a_single_filter_has_statistics(images, labels):
     )
     found = statistics_of(model, "0", images, labels)
     assert found.correlation.tolist() == [0]
+    assert found.twin.tolist() == [0]
     assert found.median_distance.tolist() == [0]
     np.testing.assert_array_equal(found.features(), np.zeros((1, 9), dtype=np.float32))
 

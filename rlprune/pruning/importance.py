@@ -30,6 +30,7 @@ class FilterStatistics:
             the consumers (Molchanov et al. 2017, "Pruning Convolutional Neural Networks for Resource
             Efficient Inference").
         correlation: Largest absolute correlation with another filter of the group, over images and pixels.
+        twin: Which filter that is, int64; its own number where it varies with no other.
         read: Root of the sum of squares of the weights with which the consumers read it.
         median_distance: Sum of distances of its weights to those of all other filters (He et al. 2019, FPGM).
     """
@@ -42,6 +43,7 @@ class FilterStatistics:
     activation_spread: np.ndarray
     taylor: np.ndarray
     correlation: np.ndarray
+    twin: np.ndarray
     read: np.ndarray
     median_distance: np.ndarray
 
@@ -87,6 +89,7 @@ def filter_statistics(
     with evaluating(model):
         for batch, truth in zip(inputs.split(BATCH_IMAGES), labels.split(BATCH_IMAGES), strict=True):
             moments.add(model, batch, truth)
+    twin, correlation = moments.twins()
     return FilterStatistics(
         l1=np.abs(weights).sum(1),
         l2=np.linalg.norm(weights, axis=1),
@@ -95,7 +98,8 @@ def filter_statistics(
         activation_mean=moments.mean(),
         activation_spread=moments.spread(),
         taylor=moments.taylor.cpu().numpy() / len(inputs),
-        correlation=moments.correlation(),
+        correlation=correlation,
+        twin=twin,
         read=_read_norm(model, group),
         median_distance=_distance_sums(weights),
     )
@@ -199,13 +203,14 @@ class _ActivationMoments:
         """Standard deviation of the activation, ``(f,)``."""
         return np.sqrt(np.maximum(np.diag(self._covariance()), 0))
 
-    def correlation(self) -> np.ndarray:
-        """Largest absolute correlation with another filter, ``(f,)``."""
+    def twins(self) -> tuple[np.ndarray, np.ndarray]:
+        """The filter that each is correlated with the most, and how much, without the sign: each ``(f,)``."""
         covariance = self._covariance()
         spread = np.sqrt(np.maximum(np.diag(covariance), 1e-12))
         correlations = np.abs(covariance / np.outer(spread, spread))
         np.fill_diagonal(correlations, 0)
-        return np.clip(correlations.max(1), 0, 1) if len(correlations) > 1 else np.zeros(1)
+        largest = np.clip(correlations.max(1), 0, 1)
+        return np.where(largest > 0, correlations.argmax(1), np.arange(len(largest))), largest
 
 
 SCORES: dict[str, Callable[[FilterStatistics, np.random.Generator], np.ndarray]] = {

@@ -221,7 +221,7 @@ class RunFolder:
         """Writes files of the folder, each whole or not at all."""
         with _reported(self.path):
             for name, content in files.items():
-                (self.path / name).parent.mkdir(exist_ok=True)
+                (self.path / name).parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(self.path / name, content)
 
 

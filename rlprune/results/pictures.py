@@ -30,7 +30,7 @@ def filters_png(rows: Sequence[TrialRecord]) -> bytes | None:
         return None
     layers = list(known[0].base_widths)
     shares = [[100 * row.widths[layer] / row.base_widths[layer] for layer in layers] for row in known]
-    figure = _figure(width=2 + 0.42 * len(layers), height=1.6 + 0.34 * len(known))
+    figure = new_figure(width=2 + 0.42 * len(layers), height=1.6 + 0.34 * len(known))
     axes = figure.add_subplot()
     image = axes.imshow(shares, vmin=0, vmax=100, cmap="Blues", aspect="auto")
     for line, values in enumerate(shares):
@@ -40,7 +40,7 @@ def filters_png(rows: Sequence[TrialRecord]) -> bytes | None:
     axes.set_xticks(range(len(layers)), layers, rotation=90, fontsize=7)
     axes.set_yticks(range(len(known)), [_name(row) for row in known], fontsize=7)
     figure.colorbar(image, ax=axes, label="filters kept, %")
-    return _png(figure)
+    return png_of(figure)
 
 
 def _name(row: TrialRecord) -> str:
@@ -60,12 +60,12 @@ def rewards_png(trial: str, curves: Sequence[Mapping[str, Any]]) -> bytes | None
     if not curves:
         return None
     lines = math.ceil(len(curves) / _COLUMNS)
-    figure = _figure(width=2.4 * min(_COLUMNS, len(curves)) + 0.4, height=1.7 * lines + 0.6)
+    figure = new_figure(width=2.4 * min(_COLUMNS, len(curves)) + 0.4, height=1.7 * lines + 0.6)
     for number, curve in enumerate(curves, start=1):
         _draw_rewards(figure.add_subplot(lines, min(_COLUMNS, len(curves)), number), curve)
     figure.suptitle(f"{trial}: reward of the masks (line: mean, band: one deviation, dots: best)", fontsize=9)
     figure.supxlabel("iteration", fontsize=8)
-    return _png(figure)
+    return png_of(figure)
 
 
 def _draw_rewards(axes: "Axes", curve: Mapping[str, Any]) -> None:
@@ -81,7 +81,7 @@ def _draw_rewards(axes: "Axes", curve: Mapping[str, Any]) -> None:
     axes.grid(alpha=0.3)
 
 
-def _figure(*, width: float, height: float) -> "Figure":
+def new_figure(*, width: float, height: float) -> "Figure":
     """A figure with its own canvas: no state of matplotlib is changed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -91,7 +91,8 @@ def _figure(*, width: float, height: float) -> "Figure":
     return figure
 
 
-def _png(figure: "Figure") -> bytes:
+def png_of(figure: "Figure") -> bytes:
+    """The figure as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
