@@ -24,7 +24,8 @@ def importances_json(study: optuna.Study) -> str:
 
     Returns:
         JSON: ``trials`` (finished ones) and ``objectives``: objective -> setting -> mean, low and high over
-        the forests; without objectives where fewer than four trials have finished.
+        the forests; without objectives where fewer than four trials have finished, and without settings
+        where all trials came out alike.
     """
     trials = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
     found = {}
@@ -39,10 +40,15 @@ def _importances(study: optuna.Study, objective: int) -> dict[str, list[float]]:
         return float(trial.values[objective])
 
     with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
-        forests = [
-            get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=seed), target=target)
-            for seed in range(FORESTS)
-        ]
+        try:
+            forests = [
+                get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=seed), target=target)
+                for seed in range(FORESTS)
+            ]
+        except RuntimeError as error:
+            if "zero total variance" not in str(error):
+                raise
+            return {}
     by_setting = {name: np.array([float(forest[name]) for forest in forests]) for name in sorted(forests[0])}
     return {
         name: [float(values.mean()), float(values.min()), float(values.max())]
