@@ -32,7 +32,7 @@ class DataConfig:
 
     source: str = setting(
         "digits",
-        "digits | cifar10 | parquet:DIR | imagefolder:DIR | "
+        "digits | cifar10 | cifar100 | svhn | parquet:DIR | imagefolder:DIR | "
         "package.module:factory (called without arguments)",
     )
     root: str = setting("~/.cache/rlprune/data", "folder for data sets that torchvision downloads")

@@ -341,6 +341,45 @@ def test_images_that_a_network_was_not_made_for_are_refused(
     assert "was made for 3 channel(s) and 10 classes; fewer_classes:build has 3 and 4" in said
 
 
+def test_images_of_another_size_are_measured_or_refused(
+    digits_splits: DataSplits,
+    network_file: Path,
+    refused: Refused,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "other_sizes.py").write_text(
+        "import dataclasses\n"
+        "from rlprune.data import ImageSplit\n"
+        "from rlprune.data.digits import read_digits\n"
+        "def cropped(size):\n"
+        "    raw = read_digits()\n"
+        "    images = raw.train.images[:, :, :size, :size].copy()\n"
+        "    return dataclasses.replace(raw, train=ImageSplit(images, raw.train.labels))\n"
+        "def smaller():\n"
+        "    return cropped(24)\n"
+        "def strip():\n"
+        "    return cropped(30)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(["evaluate", str(network_file), "--trust-code", "--data", "other_sizes:smaller"]) == 0
+    said = capsys.readouterr()
+    assert "was made for images of 32 x 32 pixels, not 24 x 24" in said.err
+    assert json.loads(said.out)["n"] > 300
+    sized = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 30 * 30, 10))
+    (tmp_path / "sized_network.py").write_text(
+        "from torch import nn\n"
+        "def build(num_classes):\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 30 * 30, num_classes))\n"
+    )
+    path = tmp_path / "sized.pt"
+    config = load_config(None, {**SETTINGS, "model.factory": "sized_network:build"})
+    PruningRun(config, sized, digits_splits.sealed()).save_network(path)
+    assert main(["evaluate", str(path), "--trust-code", "--data", "other_sizes:strip"]) == 2
+    assert "made for images of 32 x 32 pixels and cannot read 30 x 30" in capsys.readouterr().err
+
+
 # ---- one run without Tune
 
 

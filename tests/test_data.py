@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from torch.nn import functional
-from torchvision.datasets import CIFAR10
+from torchvision.datasets import CIFAR10, CIFAR100
 
 from rlprune.config import DataConfig
 from rlprune.data import (
@@ -106,6 +106,36 @@ def cifar_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def cifar100_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Four hundred images in the layout of CIFAR-100; their checksums are not the real ones."""
+    (folder / CIFAR100.base_folder).mkdir()
+    for seed, name in enumerate(("train", "test")):
+        rng = np.random.default_rng(seed)
+        content = {
+            "data": rng.integers(0, 256, (400, 3072), dtype=np.uint8),
+            "fine_labels": [i % 100 for i in range(400)],
+        }
+        (folder / CIFAR100.base_folder / name).write_bytes(pickle.dumps(content))
+    names = {"fine_label_names": [f"thing {chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(100)]}
+    (folder / CIFAR100.base_folder / "meta").write_bytes(pickle.dumps(names))
+    monkeypatch.setattr(CIFAR100, "train_list", [("train", None)])
+    monkeypatch.setattr(CIFAR100, "test_list", [("test", None)])
+    monkeypatch.setattr(CIFAR100, "meta", {**CIFAR100.meta, "md5": None})
+    return folder
+
+
+def svhn_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Eighty images in the layout of SVHN, which writes the digit 0 as 10."""
+    from scipy.io import savemat
+
+    for seed, name in enumerate(("train", "test")):
+        rng = np.random.default_rng(seed)
+        images = rng.integers(0, 256, (32, 32, 3, 80), dtype=np.uint8)
+        savemat(folder / f"{name}_32x32.mat", {"X": images, "y": np.arange(80)[:, None] % 10 + 1})
+    monkeypatch.setattr("torchvision.datasets.svhn.check_integrity", lambda path, md5: Path(path).is_file())
+    return folder
+
+
 def user_module(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "my_images.py").write_text(
         "import numpy as np\n"
@@ -129,6 +159,10 @@ def config_of(source: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Dat
         return DataConfig(source=f"imagefolder:{image_folder(folder, 0)}", image_size=16)
     if source == "cifar10":
         return DataConfig(source="cifar10", root=str(cifar_folder(folder, monkeypatch)))
+    if source == "cifar100":
+        return DataConfig(source="cifar100", root=str(cifar100_folder(folder, monkeypatch)), val_fraction=0.3)
+    if source == "svhn":
+        return DataConfig(source="svhn", root=str(svhn_folder(folder, monkeypatch)))
     if source == "factory":
         user_module(folder, monkeypatch)
         return DataConfig(source="my_images:make")
@@ -139,7 +173,9 @@ def parts(splits: DataSplits) -> dict[str, ImageSplit]:
     return {name: splits.split(name) for name in ("train", "reward", "val", "test")}
 
 
-@pytest.mark.parametrize("source", ["digits", "parquet", "imagefolder", "cifar10", "factory"])
+@pytest.mark.parametrize(
+    "source", ["digits", "parquet", "imagefolder", "cifar10", "cifar100", "svhn", "factory"]
+)
 def test_every_source_gives_disjoint_stratified_repeatable_splits(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -292,6 +328,18 @@ def broken_folder_image(folder: Path) -> DataConfig:
     return DataConfig(source=f"imagefolder:{folder}")
 
 
+def deep_folder_image(folder: Path) -> DataConfig:
+    pixels = np.full((16, 16), 40_000, dtype=np.uint16)
+    Image.fromarray(pixels).save(image_folder(folder, 0) / "bee" / "1.png")
+    return DataConfig(source=f"imagefolder:{folder}")
+
+
+def ids_as_labels(folder: Path) -> DataConfig:
+    images = pa.array([{"bytes": encode(np.zeros((3, 8, 8), np.uint8))}] * 4)
+    pq.write_table(pa.table({"image": images, "label": [7, 3, 12, 9]}), folder / "train.parquet")
+    return DataConfig(source=f"parquet:{folder}")
+
+
 SMALL = encode(np.zeros((3, 8, 8), np.uint8))
 BAD = {
     "unknown source": (lambda folder: DataConfig(source="digit"), r"got 'digit'; did you mean 'digits'"),
@@ -329,6 +377,15 @@ BAD = {
         r"two or more; it holds 0",
     ),
     "broken file": (broken_folder_image, r"bee/1.png cannot be decoded"),
+    "sixteen bits": (deep_folder_image, r"bee/1.png has pixels of more than 8 bits \(mode I;16\)"),
+    "more than memory holds": (
+        lambda folder: DataConfig(source=f"imagefolder:{image_folder(folder, 0)}", image_size=1_000_000),
+        r"images of 1000000 x 1000000 pixels need .* GiB .* Lower data.image_size",
+    ),
+    "ids for labels": (
+        ids_as_labels,
+        r"train.parquet: column label holds 4 distinct values in 4 rows, up to 12: these look like ids",
+    ),
     "no such module": (
         lambda folder: DataConfig(source="no_such_package:make"),
         r"cannot import 'no_such_package'",
@@ -361,6 +418,33 @@ def test_cifar10_without_copy_or_network(tmp_path: Path, monkeypatch: pytest.Mon
         DataError, match=r"no complete cifar-10-batches-py, and the download failed.*data.root"
     ):
         load_splits(DataConfig(source="cifar10", root=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("L", "png"), ("P", "gif"), ("1", "png"), ("RGBA", "png"), ("CMYK", "jpg")]
+)
+def test_images_of_other_colours_and_sizes_become_rgb_of_one_size(
+    mode: str, kind: str, tmp_path: Path
+) -> None:
+    folder = image_folder(tmp_path, 0)
+    odd = Image.fromarray(np.full((20, 31, 3), 200, np.uint8)).convert(mode)
+    odd.save(folder / "bee" / f"odd.{kind}")
+    splits = load_splits(DataConfig(source=f"imagefolder:{folder}", image_size=16))
+    assert splits.info.image_shape == (3, 16, 16)
+    pixels = np.concatenate([split.images for split in parts(splits).values()])
+    assert (np.abs(pixels.astype(int) - 200).max((1, 2, 3)) < 60).any(), "the grey image is there"
+
+
+@pytest.mark.parametrize("name", ["cifar100", "svhn"])
+def test_other_sets_without_copy_or_network(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = "http://127.0.0.1:9/file"
+    monkeypatch.setattr(CIFAR100, "url", nowhere)
+    lists = {part: [nowhere, f"{part}_32x32.mat", ""] for part in ("train", "test")}
+    monkeypatch.setattr("torchvision.datasets.SVHN.split_list", lists)
+    with pytest.raises(DataError, match=rf"{name}: .* holds no complete .*download failed.*data.root"):
+        load_splits(DataConfig(source=name, root=str(tmp_path)))
 
 
 def test_one_class_too_few_images_and_greedy_fractions() -> None:

@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from rlprune.config import BaseConfig, Config, ModelConfig
+from rlprune.config_loading import load_config
 from rlprune.data import DataSplits, ImageSplit
 from rlprune.errors import CheckpointError, ConfigError, ModelError
 from rlprune.models import build_model
-from rlprune.training.base import base_path, obtain_base
+from rlprune.training.base import base_path, obtain_base, starting_network
 from rlprune.training.device import resolve_device, resolve_precision
 from rlprune.training.evaluate import accuracy, correct_predictions
 from rlprune.training.fit import EpochReport, FitSchedule, fit
@@ -313,3 +314,27 @@ def test_networks_that_do_not_fit_the_images(digits_splits: DataSplits, tmp_path
     features = dataclasses.replace(config, model=ModelConfig("torch.nn:Identity", {}))
     with pytest.raises(ModelError, match=r"must give logits \(n, 10\).*it gave \(1, 3, 32, 32\)"):
         obtain_base(features, digits_splits, progress=lambda line: None)
+
+
+def test_where_one_class_prevails_it_is_chance_and_the_user_is_told(
+    digits_splits: DataSplits, tmp_path: Path
+) -> None:
+    few = digits_splits.val.take((digits_splits.val.labels == 0) | (np.arange(len(digits_splits.val)) < 60))
+    share = 100 * (few.labels == 0).mean()
+    splits = dataclasses.replace(digits_splits, val=few)
+    config = load_config(
+        None, {"model.factory": "tiny_network:build", "model.arguments": {}, "base.epochs": 1}
+    )
+    path = tmp_path / "base.pt"
+    torch.save(starting_network(config, splits).state_dict(), path)
+    config = dataclasses.replace(config, base=dataclasses.replace(config.base, checkpoint=str(path)))
+    said: list[str] = []
+    with pytest.raises(
+        ModelError, match=rf"chance {share:.2f} %, needed {min(1.5 * share, 50 + share / 2):.2f} %"
+    ):
+        obtain_base(config, splits, progress=said.append)
+    assert any(f"warning: {share:.1f} % of val is of class '0'" in line for line in said)
+    said.clear()
+    with pytest.raises(ModelError, match=r"chance 10\.00 %, needed 15\.00 %"):
+        obtain_base(config, digits_splits, progress=said.append)
+    assert not any("warning" in line for line in said)

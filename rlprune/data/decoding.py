@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from rlprune.errors import DataError
 
+_MEMORY = Path("/proc/meminfo")
 _CHUNK = 512
 """Images a task of the pool."""
 
@@ -29,12 +30,14 @@ def decode_images(
         uint8 (n, 3, h, w).
 
     Raises:
-        DataError: An image cannot be decoded, or has another size than the first.
+        DataError: An image cannot be decoded, has more than 8 bits a channel, or has another size than the
+            first; or all together do not fit into memory.
     """
     if size is None:
         height, width = _decode(encoded, 0, describe, None).shape[:2]
     else:
         height = width = size
+    _check_memory(len(encoded), height, width)
     images = np.empty((len(encoded), height, width, 3), dtype=np.uint8)
 
     def fill(start: int) -> None:
@@ -64,6 +67,7 @@ def _decode(
         )
     try:
         with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
+            _check_depth(image.mode, describe(index))
             rgb = image.convert("RGB")
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
@@ -72,3 +76,24 @@ def _decode(
     if size is not None:
         rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(rgb)
+
+
+def _check_depth(mode: str, what: str) -> None:
+    """Refuses pixels that Pillow would clip to 8 bits without a word."""
+    if mode.startswith(("I", "F")):
+        raise DataError(
+            f"{what} has pixels of more than 8 bits (mode {mode}); "
+            "scale them to 0 to 255 and write it again as 8-bit grey or RGB"
+        )
+
+
+def _check_memory(count: int, height: int, width: int) -> None:
+    """Refuses images that memory cannot hold, before they are decoded."""
+    needed = 2 * count * height * width * 3  # channels come first only in a second copy
+    for line in _MEMORY.read_text().splitlines() if _MEMORY.is_file() else ():
+        if line.startswith("MemAvailable:") and needed > 1024 * int(line.split()[1]):
+            raise DataError(
+                f"{count:,} images of {height} x {width} pixels need {needed / 2**30:,.1f} GiB of memory and "
+                f"{int(line.split()[1]) / 2**20:,.1f} GiB are free: images are held in memory. Lower "
+                "data.image_size, give fewer images, or use a machine with more"
+            )

@@ -7,10 +7,11 @@ from pathlib import Path
 from rlprune.config import DataConfig
 from rlprune.data.splits import DataSplits, RawData
 from rlprune.data.splitting import make_splits
+from rlprune.data.torchvision_sets import SETS, read_torchvision
 from rlprune.errors import DataError
 
-_KINDS = ("digits", "cifar10", "parquet", "imagefolder")
-_KNOWN = ("digits", "cifar10", "parquet:DIR", "imagefolder:DIR", "package.module:factory")
+_KINDS = ("digits", *SETS, "parquet", "imagefolder")
+_KNOWN = ("digits", *SETS, "parquet:DIR", "imagefolder:DIR", "package.module:factory")
 
 
 def load_splits(config: DataConfig) -> DataSplits:
@@ -42,10 +43,8 @@ def _read(config: DataConfig) -> RawData:
         from rlprune.data.digits import read_digits
 
         return read_digits()
-    if config.source == "cifar10":
-        from rlprune.data.cifar10 import read_cifar10
-
-        return read_cifar10(Path(config.root).expanduser())
+    if config.source in SETS:
+        return read_torchvision(config.source, Path(config.root).expanduser())
     if kind == "parquet" and rest:
         from rlprune.data.parquet import read_parquet
 

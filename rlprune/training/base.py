@@ -25,6 +25,8 @@ from rlprune.training.fit import EpochReport, FitSchedule, fit
 from rlprune.training.tensor_file import read_tensors, write_tensors
 
 _WARMUP_SHARE = 0.25
+IMBALANCE = 1.5
+"""Times its even share that the largest class of val may have before it is taken as chance."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def obtain_base(config: Config, splits: DataSplits, *, progress: Callable[[str],
     correct = correct_predictions(model, splits.val, splits.info, device=device, dtype=dtype)
     base = BaseModel(model, correct, accuracy(correct), path)
     progress(f"base model {origin} {path}: {base.accuracy_val:.2f} % on {len(splits.val):,} val images")
+    _warn_of_imbalance(splits, progress)
     _check_floor(base, config, splits)
     return base
 
@@ -182,10 +185,35 @@ def _schedule(settings: BaseConfig) -> FitSchedule:
     )
 
 
+def _majority(splits: DataSplits) -> tuple[str, float]:
+    """The class that val holds most of, and percent of val that are of it."""
+    counts = np.bincount(splits.val.labels, minlength=splits.info.num_classes)
+    return splits.info.class_names[int(counts.argmax())], 100 * float(counts.max() / counts.sum())
+
+
+def _is_imbalanced(splits: DataSplits) -> bool:
+    return _majority(splits)[1] > IMBALANCE * 100 / splits.info.num_classes
+
+
+def _chance(splits: DataSplits) -> float:
+    """What a network that has learnt nothing scores on val, percent; more where one class prevails."""
+    return _majority(splits)[1] if _is_imbalanced(splits) else 100 / splits.info.num_classes
+
+
+def _warn_of_imbalance(splits: DataSplits, progress: Callable[[str], None]) -> None:
+    if _is_imbalanced(splits):
+        name, share = _majority(splits)
+        progress(
+            f"warning: {share:.1f} % of val is of class {name!r}; a network that always answers so scores "
+            "that much: it is taken as chance. Accuracies and drops count images, not classes; "
+            "rare classes may vanish unnoticed"
+        )
+
+
 def _check_floor(base: BaseModel, config: Config, splits: DataSplits) -> None:
     """Refuse to prune a network that has hardly learnt anything."""
-    chance = 100 / splits.info.num_classes
-    needed = config.base.floor * chance
+    chance = _chance(splits)
+    needed = min(config.base.floor * chance, (100 + chance) / 2)
     if base.accuracy_val < needed and not config.base.allow_weak:
         raise ModelError(
             f"the base model {base.path} is hardly better than chance: {base.accuracy_val:.2f} % on "

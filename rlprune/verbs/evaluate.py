@@ -3,12 +3,18 @@
 import argparse
 import dataclasses
 import json
+from typing import TYPE_CHECKING
 
 from rlprune.config import Config
 from rlprune.config_loading import config_from_dict, load_config
 from rlprune.errors import ResultsError
 from rlprune.trust import check_source_trusted
+from rlprune.verbs.console import say
 from rlprune.verbs.options import Subparsers, add_trust_option, setting_help
+
+if TYPE_CHECKING:
+    from rlprune.pruning.cost import Cost
+    from rlprune.training.network_file import PrunedNetwork
 
 
 def register(subparsers: Subparsers) -> None:
@@ -31,10 +37,7 @@ def register(subparsers: Subparsers) -> None:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Prints JSON with accuracy, n, MACs and parameters."""
-    import torch
-
     from rlprune.data import load_splits
-    from rlprune.pruning.cost import count_cost
     from rlprune.training.device import resolve_device, resolve_precision
     from rlprune.training.evaluate import accuracy, correct_predictions
     from rlprune.training.network_file import load
@@ -57,12 +60,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
             f"{network.spec.num_classes} classes; {config.data.source} has {splits.info.image_shape[0]} and "
             f"{splits.info.num_classes}"
         )
+    cost = _cost(network, arguments.network, splits.info.image_shape)
     device = resolve_device(config.device)
     dtype = resolve_precision(config.precision, device)
     correct = correct_predictions(
         network.network, splits.split(arguments.split), network.info, device=device, dtype=dtype
     )
-    cost = count_cost(network.network, torch.zeros(1, *splits.info.image_shape, device=device))
     found = {"network": arguments.network, "data": config.data.source, "split": arguments.split}
     print(
         json.dumps(
@@ -76,6 +79,27 @@ def evaluate(arguments: argparse.Namespace) -> int:
         )
     )
     return 0
+
+
+def _cost(network: "PrunedNetwork", path: str, shape: tuple[int, int, int]) -> "Cost":
+    """What the network costs on images ``(c, h, w)``, which may be of another size than it was made for."""
+    import torch
+
+    from rlprune.pruning.cost import count_cost
+
+    made_for = network.info.image_shape
+    if shape != made_for:
+        say(
+            f"note: {path} was made for images of {made_for[1]} x {made_for[2]} pixels, "
+            f"not {shape[1]} x {shape[2]}"
+        )
+    try:
+        return count_cost(network.network, torch.zeros(1, *shape))
+    except (RuntimeError, ValueError) as error:
+        raise ResultsError(
+            f"{path} was made for images of {made_for[1]} x {made_for[2]} pixels and cannot read "
+            f"{shape[1]} x {shape[2]}: {error}; for an imagefolder set data.image_size={made_for[1]}"
+        ) from error
 
 
 def _texts_of(config: Config) -> list[str]:
