@@ -7,6 +7,9 @@ import pytest
 from report_run import HOSTILE, write_run
 
 from rlprune.results.folder import RunFolder
+from rlprune.results.frontier import frontier
+from rlprune.results.page import page_html
+from rlprune.results.page_data import page_data
 from rlprune.results.report import report
 
 pytestmark = pytest.mark.browser
@@ -72,6 +75,9 @@ def test_everything_is_drawn_and_text_stays_text(open_page, run):
     assert page.locator("img").count() == 0
     page.locator("#failures summary").click()
     assert HOSTILE in page.locator("#failures pre").inner_text()
+    assert page.locator('.hit[aria-label^="l1 ("]').count() == 2
+    assert page.locator('.hit[aria-label^="rlprune ("]').count() == 0
+    assert page.locator("#baselines tbody tr").count() == 4
     assert page.locator("#filters td.cell").count() == 4 * 2
     page.locator("#learning select").select_option("t0005")
     assert page.locator("#learning .panel").count() == 2
@@ -146,3 +152,27 @@ def test_a_run_that_has_only_begun_is_shown(open_page, tmp_path):
     assert page.eval_on_selector_all("main section:not([hidden])", "found => found.map(one => one.id)") == [
         "origin"
     ]
+
+
+def test_copies_within_a_population_are_listed(open_page, tmp_path):
+    folder = write_run(tmp_path / "run")
+    records = folder.records()
+    data = page_data(folder, records, frontier(records), None)
+    start = {
+        "step": 0,
+        "donor": "",
+        "b": 2.0,
+        "settings": {"agent.learning_rate": 0.1, "agent.policy": "set"},
+    }
+    copy = {
+        **start,
+        "step": 4,
+        "donor": "t0000",
+        "settings": {"agent.learning_rate": 0.2, "agent.policy": "set"},
+    }
+    copy["left"] = {"score": 0.1, "drop_val": 1.25, "macs_ratio": 0.9}
+    data["rows"][2]["lineage"] = [start, copy]
+    (folder.path / "report.html").write_text(page_html("run", data), encoding="utf-8")
+    page = open_page(folder)
+    cells = page.locator("#lineage tbody td").all_text_contents()
+    assert cells == ["4", "t0002", "t0000", "1.25", "90.0", "agent.learning_rate 0.1→0.2"]

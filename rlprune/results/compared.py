@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 COMPARED = "compare.csv"
+OWN = "rlprune"
+"""The method of the run's own networks."""
 
 
 def read_compared(run: Path) -> list[dict[str, Any]]:
@@ -14,7 +16,8 @@ def read_compared(run: Path) -> list[dict[str, Any]]:
 
     Returns:
         One dict a row: ``method``, ``macs_ratio``, ``accuracy_val`` and ``accuracy_test`` (None: not known),
-        ``values`` (column -> number, or text) and ``shown`` (column -> text for the reader).
+        ``values`` (column -> number, or text), ``shown`` (column -> text for the reader), and ``own``:
+        whether it is one of the run's own networks.
     """
     path = run / COMPARED
     if not path.exists():
@@ -30,7 +33,8 @@ def _entry(row: dict[str, str]) -> dict[str, Any]:
         for name in ("macs_ratio", "accuracy_val", "accuracy_test")
     }
     shown = {name: _shown(name, value) for name, value in values.items()}
-    return {"method": row.get("method", ""), **numbers, "values": values, "shown": shown}
+    method = row.get("method", "")
+    return {"method": method, "own": method == OWN, **numbers, "values": values, "shown": shown}
 
 
 def _value(text: str) -> float | str:

@@ -32,13 +32,15 @@ function pointsOf(row) {
   });
 }
 
+const others = report.baselines.filter((entry) => !entry.own);
+const methods = [...new Set(others.map((entry) => entry.method))];
+
 function baselinePoints() {
-  return report.baselines.flatMap((entry, index) => ['val', 'test'].map(
-    (split) => ({ entry, index, split, macs: 100 * entry.macs_ratio, accuracy: entry[`accuracy_${split}`] })))
+  return others.flatMap((entry) => ['val', 'test'].map(
+    (split) => ({ entry, split, macs: 100 * entry.macs_ratio, accuracy: entry[`accuracy_${split}`] })))
     .filter((point) => Number.isFinite(point.macs) && Number.isFinite(point.accuracy));
 }
 
-const methods = [...new Set(report.baselines.map((entry) => entry.method))];
 
 function frontierLegend() {
   const entries = bounds.map((b) => ['circle', boundColour(b), `b = ${general(b)}`]);
@@ -49,19 +51,19 @@ function frontierLegend() {
 }
 
 // Own networks and the base model set the axis; baselines far below are moved to its edge and said.
-function accuracyDomain(points, others) {
+function accuracyDomain(points, baselines) {
   const own = points.flatMap((point) => [point.accuracy, point.low, point.high]);
   own.push(report.base.accuracy_val, report.base.accuracy_test);
   const [low, high] = extent(own, 0.06);
-  const lowest = Math.min(low, ...others.map((point) => point.accuracy));
+  const lowest = Math.min(low, ...baselines.map((point) => point.accuracy));
   return [Math.max(lowest, high - 4 * (high - low)), high];
 }
 
 function drawFrontier(width, rows, onSelect) {
   const points = rows.flatMap(pointsOf);
-  const others = baselinePoints();
-  const y = accuracyDomain(points, others);
-  const x = extent([...points, ...others].map((point) => point.macs).concat(100), 0.05);
+  const baselines = baselinePoints();
+  const y = accuracyDomain(points, baselines);
+  const x = extent([...points, ...baselines].map((point) => point.macs).concat(100), 0.05);
   const plot = frame({ width, height: Math.min(460, 240 + width / 4), x, y, label: 'accuracy over MACs',
     xLabel: 'MACs, % of the base model', yLabel: 'accuracy, %' });
   drawBase(plot);
@@ -70,7 +72,7 @@ function drawFrontier(width, rows, onSelect) {
     plot.node.append(path(line.map((point) => [plot.x(point.macs), plot.y(point.accuracy)]),
       { class: 'line', stroke: 'var(--quiet)' }));
   }
-  others.forEach((point) => drawBaseline(plot, point, y[0]));
+  baselines.forEach((point) => drawBaseline(plot, point, y[0]));
   points.sort((a, b) => a.row.on_frontier - b.row.on_frontier).forEach((point) => drawPoint(plot, point, onSelect));
   return plot.node;
 }

@@ -8,6 +8,34 @@ function showFailures() {
     html('pre', {}, row.error))));
 }
 
+// What a setting was before a copy and is after it; those that stayed are left out.
+function changed(before, after) {
+  const names = Object.keys(after).filter((name) => after[name] !== before[name]);
+  const text = (value) => (typeof value === 'number' ? general(value) : String(value ?? UNKNOWN));
+  return names.map((name) => `${name} ${text(before[name])}→${text(after[name])}`).join(', ');
+}
+
+// The copies that members of a population made, from the first event of each (its own start) on.
+function copies(row) {
+  return (row.lineage ?? []).slice(1).map((event, index) => ({
+    trial: row.trial, ...event, changes: changed({ b: row.lineage[index].b, ...row.lineage[index].settings },
+      { b: event.b, ...event.settings }),
+  }));
+}
+
+function showLineage() {
+  const events = report.rows.flatMap(copies).sort((a, b) => a.step - b.step);
+  if (!events.length) return;
+  scrolling('lineage', 'copies within the population', sortableTable([
+    { heading: 'after step', value: (event) => event.step, text: (event) => String(event.step) },
+    { heading: 'member', value: (event) => event.trial, text: (event) => event.trial, left: true },
+    { heading: 'copied', value: (event) => event.donor, text: (event) => event.donor, left: true },
+    { heading: 'drop left', value: (event) => event.left?.drop_val, text: (event) => number(event.left?.drop_val) },
+    { heading: 'MACs % left', value: (event) => event.left?.macs_ratio, text: (event) => percent(event.left?.macs_ratio) },
+    { heading: 'settings changed', value: (event) => event.changes, text: (event) => event.changes || 'none', left: true },
+  ], events, () => html('tr')));
+}
+
 function showOrigin() {
   const place = section('origin');
   place.querySelector('pre').textContent = report.reproduce;
@@ -41,6 +69,7 @@ showBaselines();
 showFilters();
 showLearning();
 showSettings();
+showLineage();
 showFailures();
 showOrigin();
 showNavigation();
