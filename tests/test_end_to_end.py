@@ -166,6 +166,7 @@ def test_the_networks_are_small_load_and_score_what_the_table_says(
 def test_the_folder_explains_itself(search: Search) -> None:
     names = {path.name for path in search.folder.path.iterdir()}
     expected = {"config.yaml", "env.json", "trials.jsonl", "frontier.csv", "frontier.md", "frontier.png"}
+    expected |= {"report.html", "filters.png", "rewards.png", "importances.json"}
     assert expected | {"study.db", "models", "tune"} <= names
     config = search.folder.config()
     assert config["search"]["b_grid"] == [1.0, 5.0]
