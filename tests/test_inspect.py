@@ -76,7 +76,7 @@ def test_rewards_are_those_of_the_cut_base_model(config, digits_splits, tiny_mod
 
     def expected(mask):
         smaller = copy.deepcopy(tiny_model)
-        cut(smaller, group, mask, bench.example)
+        cut(smaller, group, mask)
         lost = accuracy - 100 * measured.correct_val(smaller).mean()
         total, kept = efficiency_counts("filters", cost, np.array(mask.sum()))
         return lost, float(pruning_reward(lost, config.pruning.b, total, kept))
