@@ -77,6 +77,7 @@ def test_everything_is_drawn_and_text_stays_text(open_page, run):
     assert HOSTILE in page.locator("#failures pre").inner_text()
     assert page.locator('.hit[aria-label^="l1 ("]').count() == 2
     assert page.locator('.hit[aria-label^="rlprune ("]').count() == 0
+    assert page.locator("#frontier svg text", has_text="↓").all_text_contents() == ["↓ 20.0"]
     assert page.locator("#baselines tbody tr").count() == 4
     assert page.locator("#filters td.cell").count() == 4 * 2
     page.locator("#learning select").select_option("t0005")

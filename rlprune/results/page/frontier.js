@@ -117,6 +117,7 @@ function drawBaseline(plot, point, lowest) {
     mark('diamond', x, y, colour, { hollow: true, r: 4 }),
     target(x, y, `${point.entry.method} (${point.split})`, Object.entries(point.entry.shown)),
   );
+  if (point.accuracy < lowest) plot.node.append(svg('text', { x: x + 10, y: y + 4 }, `↓ ${number(point.accuracy, 1)}`));
 }
 
 function milliseconds(row, batch) {
