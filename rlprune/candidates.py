@@ -49,14 +49,22 @@ def candidate_masks(outcome: AgentOutcome, count: int, multiple: int) -> list[np
     return list(distinct.values())[:count]
 
 
-def make_candidate(
+def cut_copy(
     bench: Workbench, model: nn.Module, group: FilterGroup, mask: np.ndarray, moments: Mapping[str, Moments]
-) -> Candidate:
-    """Cuts a copy of a network, repairs it (without moments: not) and measures it on val."""
+) -> nn.Module:
+    """A copy of a network, cut by a mask and (without moments: not) repaired."""
     smaller = copy.deepcopy(model)
     cut(smaller, group, mask)
     if moments:
         for layer, repair in repair_for_mask(model, group, mask, moments).items():
             consumer = smaller.get_submodule(layer)
             apply_repair(consumer, repair)  # type: ignore[arg-type]
+    return smaller
+
+
+def make_candidate(
+    bench: Workbench, model: nn.Module, group: FilterGroup, mask: np.ndarray, moments: Mapping[str, Moments]
+) -> Candidate:
+    """Cuts a copy of a network, repairs it (without moments: not) and measures it on val."""
+    smaller = cut_copy(bench, model, group, mask, moments)
     return Candidate(mask, smaller, bench.correct_val(smaller))

@@ -11,14 +11,26 @@ from collections.abc import Sequence
 
 from rlprune import __version__
 from rlprune.errors import RlpruneError
-from rlprune.verbs import base, evaluate, export, inspect, prune, report, resume, search, settings, validate
+from rlprune.verbs import (
+    base,
+    compare,
+    evaluate,
+    export,
+    inspect,
+    prune,
+    report,
+    resume,
+    search,
+    settings,
+    validate,
+)
 from rlprune.verbs.options import overrides_of
 from rlprune.verbs.whole_run import INTERRUPTED
 
 BAD_INPUT = 2
 """Exit code where the settings, the data or the network cannot work."""
 
-VERBS = (search, prune, base, resume, report, inspect, evaluate, export, validate, settings)
+VERBS = (search, prune, base, resume, report, compare, inspect, evaluate, export, validate, settings)
 
 
 def build_parser() -> argparse.ArgumentParser:

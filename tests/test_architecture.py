@@ -22,14 +22,14 @@ TIERS = (
     {"rl", "training"},
     {"workbench", "trust"},
     {"candidates", "comparison", "group_agent", "tuned_base"},
-    {"pruning_run", "final_table", "identity", "inspection"},
+    {"baselines", "pruning_run", "final_table", "identity", "inspection"},
     {"search", "deploy"},
     {"verbs"},
     {"cli"},
     {"__main__"},
 )
 READ_RESULTS = {
-    *("comparison", "pruning_run", "final_table", "identity", "inspection"),
+    *("baselines", "comparison", "pruning_run", "final_table", "identity", "inspection"),
     *("search", "deploy", "cli", "verbs"),
 }
 FACADE = {"rlprune.training.network_file"}  # what `rlprune.load` imports when it is first used

@@ -4,6 +4,7 @@ import ast
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from tiny_network import FACTORY, GROUPS, SETTINGS, build
 from torch import nn
 
 import rlprune
-from rlprune.cli import main
+from rlprune.cli import build_parser, main
 from rlprune.config_loading import config_to_dict, field_help, load_config
 from rlprune.data import DataSplits
 from rlprune.models import vgg16_bn
@@ -258,7 +259,9 @@ def test_settings_lists_every_setting_with_its_help(capsys: pytest.CaptureFixtur
 
 
 def test_help_of_every_verb_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in ("search", "prune", "base", "resume", "report", "evaluate", "validate", "settings"):
+    choices = next(action.choices for action in build_parser()._actions if action.dest == "verb")
+    assert choices
+    for verb in choices:
         with pytest.raises(SystemExit) as ended:
             main([verb, "--help"])
         assert ended.value.code == 0
@@ -493,6 +496,7 @@ def test_an_interrupted_run_can_be_read_and_resumed(
 
 
 READERS_OF_TEST = {
+    ("baselines.final", "measure_on_test"),
     ("final_table", "measure_frontier"),
     ("final_table", "_measured"),
     ("workbench", "__init__"),  # refuses splits that are not sealed
@@ -552,10 +556,28 @@ def test_only_the_final_table_reads_the_test_split() -> None:
     choices = next(entry.choices for entry in field_help() if entry.name == "pruning.reward_split")
     assert set(choices) == {"reward", "train"}
     assert functions_with(calls("measure_frontier")) == {("verbs.whole_run", "run_whole")}
+    assert functions_with(calls("measure_on_test")) == {("verbs.compare", "compare")}
     assert functions_with(calls("sealed")) >= {
         ("verbs.whole_run", "run_whole"),
         ("search.runner", "run_search"),
+        ("verbs.compare", "compare"),
     }
+
+
+def test_a_comparison_has_made_all_its_networks_when_it_reads_test() -> None:
+    """Only ``measure_on_test`` gets splits with test, and everything that makes networks stands before it."""
+    tree = ast.parse((PACKAGE / "verbs" / "compare.py").read_text(encoding="utf-8"))
+    (verb,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "compare"]
+    statements = [ast.unparse(statement) for statement in verb.body[1:]]  # but for the docstring
+    assert not [node for node in verb.body if isinstance(node, ast.For | ast.While)], "nothing goes back"
+    (reads,) = [index for index, text in enumerate(statements) if "measure_on_test(" in text]
+    whole = re.compile(r"\bsplits\b(?!\.sealed\(\))")
+    uses = [text for text in statements[:reads] if whole.search(text)]
+    expected = ("load_splits(", "obtain_base(", "check_identity(")  # of which none may read test: see above
+    assert [next(name for name in expected if name in text) for text in uses] == list(expected)
+    assert sum("BaselineRunner(" in text and "splits.sealed()" in text for text in statements[:reads]) == 1
+    for name in ("BaselineRunner(", "frontier_rows(", "default_methods(", "jobs_of("):
+        assert not any(name in text for text in statements[reads:])
 
 
 def test_a_run_only_asks_whether_test_is_there() -> None:

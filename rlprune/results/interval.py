@@ -1,7 +1,8 @@
-"""The drop in accuracy between two networks on the same images, with its confidence interval."""
+"""Confidence intervals: of the drop between two networks on the same images, and of a mean over seeds."""
 
 import math
-from statistics import NormalDist
+from collections.abc import Sequence
+from statistics import NormalDist, fmean, stdev
 from typing import NamedTuple
 
 import numpy as np
@@ -52,3 +53,24 @@ def paired_drop(base_correct: npt.NDArray[np.bool_], correct: npt.NDArray[np.boo
     z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
     half = z * math.sqrt((p_lost + p_won - centre**2) / (n + 2))
     return Drop(100 * (lost - won) / n, 100 * max(-1.0, centre - half), 100 * min(1.0, centre + half))
+
+
+_STUDENT = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
+)
+"""The 97.5 % quantile of Student's t with 1 to 30 degrees of freedom; the last stands for more."""
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """The mean of independent repetitions, such as seeds, and the ends of its 95 % interval (Student's t).
+
+    Args:
+        values: At least one; of one alone, and where one is NaN, the ends are NaN.
+    """
+    mean, n = fmean(values), len(values)
+    if n < 2 or math.isnan(mean):
+        return (mean, math.nan, math.nan)
+    half = _STUDENT[min(n - 2, len(_STUDENT) - 1)] * stdev(values) / math.sqrt(n)
+    return (mean, mean - half, mean + half)

@@ -1,0 +1,189 @@
+"""Several comparisons in one table: means over seeds with 95 % intervals, for each drop bound."""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from rlprune.errors import ResultsError
+from rlprune.results.baseline_record import OWN, TUNED_BASE
+from rlprune.results.baseline_report import CSV
+from rlprune.results.baseline_table import REFERENCE_FACTOR
+from rlprune.results.frontier import hypervolume
+from rlprune.results.interval import mean_interval
+from rlprune.results.markdown import Columns, interval_text, markdown_table, method_text, number
+
+Interval = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One network of a run's comparison, as ``compare.csv`` has it."""
+
+    run: int
+    trial: str
+    method: str
+    seed: int
+    b: float
+    macs_ratio: float
+    accuracy: float
+    drop: float
+    drop_tuned: float
+
+
+def read_points(runs: Sequence[Path]) -> list[Point]:
+    """The networks of several runs that test was read for.
+
+    Raises:
+        ResultsError: A run was not compared, or its comparison is not finished.
+    """
+    points = []
+    for number_, run in enumerate(runs):
+        path = run / CSV
+        if not path.is_file():
+            raise ResultsError(f"{path}: no such file; run rlprune compare {run} first")
+        for line, row in enumerate(csv.DictReader(io.StringIO(path.read_text("utf-8"))), start=2):
+            try:
+                points.append(_point(number_, row))
+            except (KeyError, TypeError, ValueError) as error:
+                raise ResultsError(
+                    f"{path}: line {line}: a figure is missing or no number: {error}"
+                ) from error
+    return points
+
+
+def _point(run: int, row: dict[str, str]) -> Point:
+    return Point(
+        run=run,
+        trial=row["trial"],
+        method=row["method"],
+        seed=int(row["seed"]),
+        b=float(row["b"]),
+        macs_ratio=float(row["macs_ratio"]),
+        accuracy=float(row["accuracy_test"]),
+        drop=float(row["drop_test"]),
+        drop_tuned=float(row["drop_test_against_tuned_base"]),
+    )
+
+
+@dataclass(frozen=True)
+class StudyEntry:
+    """A method at a drop bound, on test.
+
+    Attributes:
+        n: Independent repetitions: runs; of one run alone the repetitions of the method.
+        ahead: By how many points the run's own network is more accurate than the method's at the same row.
+    """
+
+    b: float
+    method: str
+    n: int
+    macs_ratio: float
+    accuracy: Interval
+    drop: Interval
+    drop_tuned: Interval
+    ahead: Interval
+
+
+def study_entries(points: Sequence[Point]) -> list[StudyEntry]:
+    """The methods at each drop bound, the most accurate first."""
+    own = {(point.run, point.trial): point.accuracy for point in points if point.method == OWN}
+    groups: dict[tuple[float, str], list[Point]] = {}
+    for point in points:
+        groups.setdefault((point.b, point.method), []).append(point)
+    found = [
+        StudyEntry(
+            b=b,
+            method=method,
+            n=len(_by_unit(group)),
+            macs_ratio=fmean(point.macs_ratio for point in group),
+            accuracy=_over_units(group, lambda point: point.accuracy),
+            drop=_over_units(group, lambda point: point.drop),
+            drop_tuned=_over_units(group, lambda point: point.drop_tuned),
+            ahead=_over_units(group, lambda point: own[point.run, point.trial] - point.accuracy),
+        )
+        for (b, method), group in groups.items()
+    ]
+    return sorted(found, key=lambda entry: (entry.b, -entry.accuracy[0], entry.method))
+
+
+def _by_unit(points: Iterable[Point]) -> list[list[Point]]:
+    """What counts as one repetition: a run, and where there is but one run, a seed of it."""
+    points = list(points)
+    several = len({point.run for point in points}) > 1
+    units: dict[int, list[Point]] = {}
+    for point in points:
+        units.setdefault(point.run if several else point.seed, []).append(point)
+    return list(units.values())
+
+
+def _over_units(points: Iterable[Point], value: Callable[[Point], float]) -> Interval:
+    return mean_interval([fmean(value(point) for point in unit) for unit in _by_unit(points)])
+
+
+@dataclass(frozen=True)
+class StudyVolume:
+    """The hypervolume of a method on test, over runs, or over the repetitions of a single run."""
+
+    method: str
+    n: int
+    volume: Interval
+
+
+def study_volumes(points: Sequence[Point]) -> tuple[list[StudyVolume], float]:
+    """The hypervolume of the methods that have networks at every row of every run, and the reference drop."""
+    reference = REFERENCE_FACTOR * max((point.b for point in points), default=1.0)
+    rows = {(point.run, point.trial) for point in points if point.method == OWN}
+    found = []
+    for method in dict.fromkeys(point.method for point in points if point.method != TUNED_BASE):
+        group = [point for point in points if point.method == method]
+        if {(point.run, point.trial) for point in group} == rows:
+            areas = [_mean_area(unit, reference) for unit in _by_unit(group)]
+            found.append(StudyVolume(method, len(areas), mean_interval(areas)))
+    return sorted(found, key=lambda volume: -volume.volume[0]), reference
+
+
+def _mean_area(unit: Sequence[Point], reference: float) -> float:
+    """The mean hypervolume over the repetitions of a unit."""
+    fronts: dict[int, list[tuple[float, float]]] = {}
+    for point in unit:
+        fronts.setdefault(point.seed, []).append((point.drop, point.macs_ratio))
+    return fmean(hypervolume(front, (reference, 1.0)) for front in fronts.values())
+
+
+def study_markdown(points: Sequence[Point]) -> str:
+    """The table of a study."""
+    found, reference = study_volumes(points)
+    runs = len({point.run for point in points})
+    unit = f"{runs} runs" if runs > 1 else "the repetitions of one run (rlprune itself has one)"
+    lines = [
+        f"On test; intervals: 95 % (Student's t) over {unit}. ahead: points by which rlprune's network is "
+        "more accurate at the same row.",
+        "",
+        *markdown_table(ENTRY_COLUMNS, study_entries(points)),
+        "",
+        f"Hypervolume on test (points x fraction of MACs; reference point: drop {reference:g}, MACs 100 %), "
+        "of the methods that have a network at every row.",
+        "",
+        *markdown_table(VOLUME_COLUMNS, found),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+ENTRY_COLUMNS: Columns = {
+    "b": lambda entry: number(entry.b, "g"),
+    "method": lambda entry: method_text(entry.method, OWN),
+    "n": lambda entry: str(entry.n),
+    "MACs %": lambda entry: number(100 * entry.macs_ratio, ".1f"),
+    "test % [95 %]": lambda entry: interval_text(entry.accuracy, ".2f"),
+    "drop [95 %]": lambda entry: interval_text(entry.drop, ".2f"),
+    "drop, tuned base [95 %]": lambda entry: interval_text(entry.drop_tuned, ".2f"),
+    "ahead [95 %]": lambda entry: interval_text(entry.ahead, ".2f"),
+}
+VOLUME_COLUMNS: Columns = {
+    "method": lambda volume: method_text(volume.method, OWN),
+    "n": lambda volume: str(volume.n),
+    "hypervolume [95 %]": lambda volume: interval_text(volume.volume, ".3f"),
+}
