@@ -167,6 +167,10 @@ class FineTuneConfig:
     learning_rate: float = setting(0.005, "peak rate of SGD; falls to zero in each fine-tuning", above=0)
     weight_decay: float = setting(5e-4, "L2 penalty of SGD", low=0)
     label_smoothing: float = setting(0.1, "share of the label spread over all classes", low=0, high=0.9)
+    distillation: float = setting(
+        0.0, "share of the base model's class probabilities in the loss (0: the labels alone)", low=0, high=1
+    )
+    temperature: float = setting(2.0, "divides the logits of both networks in distillation", above=0)
     base_too: bool = setting(
         True,
         "at the end of a run, fine-tune a copy of the base model as long as a pruned network, to compare",

@@ -60,7 +60,7 @@ class PruningRun:
         """
         self._config = config
         self._bench = Workbench(config, splits)
-        self._base = copy.deepcopy(model).to(self._bench.device).eval()
+        self._base = self._bench.teacher = copy.deepcopy(model).to(self._bench.device).eval()
         self._comparison = Comparison(self._bench, self._base)
         groups = self._bench.groups(self._base)
         self._shares = group_macs(self._base, groups, self._bench.example)

@@ -31,6 +31,7 @@ class TunedBase:
 def tune_base(bench: Workbench, base: nn.Module, epochs: float) -> TunedBase:
     """Fine-tunes a copy of the base model; as with a pruned network the state that is best on val stays."""
     model = copy.deepcopy(base).to(bench.device)
+    bench.teacher = base.to(bench.device)
     before = bench.correct_val(model)
     after = bench.fine_tune_to_best(model, epochs, "base", correct=before)
     return TunedBase(model, epochs, accuracy(after), accuracy(after) - accuracy(before))

@@ -21,6 +21,7 @@ from rlprune.pruning.surgery import widths
 from rlprune.pruning.verification import refused_groups
 from rlprune.seeding import child_seed, generator
 from rlprune.training.device import resolve_device, resolve_precision
+from rlprune.training.distillation import Distillation
 from rlprune.training.evaluate import accuracy, correct_predictions
 from rlprune.training.fit import EpochReport, FitSchedule, fit
 from rlprune.training.network_file import NetworkSpec
@@ -39,6 +40,7 @@ class Workbench:
         device: Where everything is computed.
         example: One blank image ``(1, c, h, w)``, for tracing and counting.
         splits: The images, without test.
+        teacher: Teaches in fine-tuning where ``finetune.distillation`` is above 0: the base model.
     """
 
     def __init__(self, config: Config, splits: DataSplits) -> None:
@@ -51,6 +53,7 @@ class Workbench:
             raise ConfigError("a pruning run must not be able to reach the test split: pass splits.sealed()")
         self._config = config
         self.splits = splits
+        self.teacher: nn.Module | None = None
         self.device = resolve_device(config.device)
         self._dtype = resolve_precision(config.precision, self.device)
         self.example = torch.zeros(1, *splits.info.image_shape, device=self.device)
@@ -160,11 +163,19 @@ class Workbench:
                 seed=self.seed("fine-tune", *purpose),
                 on_epoch=on_epoch,
                 state=state,
+                distillation=self._distillation(),
             )
         except ModelError as error:
             log.warning("fine-tuning for %s is undone: %s", ", ".join(str(part) for part in purpose), error)
             return False
         return True
+
+    def _distillation(self) -> Distillation | None:
+        settings = self._config.finetune
+        if not settings.distillation:
+            return None
+        assert self.teacher is not None, "who makes the workbench names the teacher"
+        return Distillation(self.teacher, settings.distillation, settings.temperature)
 
     def fine_tune_to_best(
         self,

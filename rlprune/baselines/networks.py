@@ -60,6 +60,7 @@ def as_base_training(config: Config) -> Config:
         learning_rate=base.learning_rate,
         weight_decay=base.weight_decay,
         label_smoothing=base.label_smoothing,
+        distillation=0.0,
     )
     return dataclasses.replace(config, finetune=training)
 

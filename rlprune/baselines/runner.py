@@ -183,16 +183,15 @@ class BaselineRunner:
         """
         name, repaired = method_and_repair(job.method)
         config = self._seeded(job.row.config, job.seed)
-        subject = self._subject_of(job.seed)
+        if name not in (*METHODS, TUNED_BASE):
+            config = as_base_training(config)
+        bench, subject = Workbench(config, self._splits), self._subject_of(job.seed)
+        bench.teacher = self._base
         if name in METHODS:
-            bench = Workbench(config, self._splits)
             model = cut_base(subject, bench, METHODS[name].masks(subject, job.row), repaired=repaired)
         elif name == TUNED_BASE:
-            bench = Workbench(config, self._splits)
             model = copy.deepcopy(self._base)
         else:
-            config = as_base_training(config)
-            bench = Workbench(config, self._splits)
             model = network_from_scratch(bench, config, first_filters(subject, job.row))
         return _Network(model, bench.correct_val(model), repaired, bench, config, _epochs(job))
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rlprune.data import DataInfo, ImageSplit, Preprocess, augment, image_tensor
 from rlprune.errors import ModelError
+from rlprune.training.distillation import Distillation
 
 _MOMENTUM = 0.9
 _CHECK_STEPS = 50
@@ -80,6 +81,7 @@ def fit(
     on_step: Callable[[int, int], None] | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
     state: Mapping[str, Any] | None = None,
+    distillation: Distillation | None = None,
 ) -> FitReport:
     """Train a network in place; it is left on the device, channels last in memory, in evaluation mode.
 
@@ -97,13 +99,14 @@ def fit(
         on_step: Called with (steps done, steps in all) after each step; must not read the network.
         on_epoch: Called after each whole epoch.
         state: The state of an earlier :class:`EpochReport`; continues as if there had been no break.
+        distillation: A teacher on the same device; None trains on the labels alone.
 
     Raises:
         ModelError: The loss became NaN or infinite.
     """
     with torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda"):
         torch.manual_seed(seed)
-        training = _Training(model, split, info, schedule, device, dtype, seed)
+        training = _Training(model, split, info, schedule, device, dtype, seed, distillation)
         if state is not None:
             training.load_state_dict(state)
         model.train()
@@ -129,7 +132,9 @@ class _Training:
         device: torch.device,
         dtype: torch.dtype,
         seed: int,
+        distillation: Distillation | None,
     ) -> None:
+        self.distillation = distillation
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.schedule, self.info, self.device = schedule, info, device
         self.images, self.labels = image_tensor(split, device)
@@ -171,11 +176,14 @@ class _Training:
             self.mean_loss()
 
     def _loss(self, batch: Tensor, labels: Tensor) -> Tensor:
+        images = self.preprocess(batch)
         with self.autocast:
-            logits = self.model(self.preprocess(batch))
-        return nn.functional.cross_entropy(
-            logits.float(), labels, label_smoothing=self.schedule.label_smoothing
-        )
+            logits = self.model(images).float()
+            targets = self.distillation.targets(images) if self.distillation else None
+        loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.schedule.label_smoothing)
+        if self.distillation is None or targets is None:
+            return loss
+        return self.distillation.mixed(loss, logits, targets)
 
     def mean_loss(self) -> float:
         """Mean loss of the steps since the last whole epoch, or of that epoch; waits for the device."""
