@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from rlprune.results.baseline_plot import comparison_png
 from rlprune.results.baseline_record import BaselineFiles, BaselineRecord
 from rlprune.results.baseline_table import comparison_csv, comparison_markdown
+from rlprune.results.compared import COMPARED
 from rlprune.results.folder import write_atomically
 
-CSV, MARKDOWN, PICTURE = "compare.csv", "compare.md", "compare.png"
+MARKDOWN, PICTURE = "compare.md", "compare.png"
 
 
 def write_comparison(files: BaselineFiles, records: Sequence[BaselineRecord], base: Sequence[str]) -> str:
@@ -22,7 +23,7 @@ def write_comparison(files: BaselineFiles, records: Sequence[BaselineRecord], ba
         The Markdown.
     """
     text = comparison_markdown(records, base)
-    write_atomically(files.run / CSV, comparison_csv(records))
+    write_atomically(files.run / COMPARED, comparison_csv(records))
     write_atomically(files.run / MARKDOWN, text)
     write_atomically(files.run / PICTURE, comparison_png(records))
     return text

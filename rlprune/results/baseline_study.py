@@ -9,8 +9,8 @@ from statistics import fmean
 
 from rlprune.errors import ResultsError
 from rlprune.results.baseline_record import OWN, TUNED_BASE
-from rlprune.results.baseline_report import CSV
 from rlprune.results.baseline_table import REFERENCE_FACTOR
+from rlprune.results.compared import COMPARED
 from rlprune.results.frontier import hypervolume
 from rlprune.results.interval import mean_interval
 from rlprune.results.markdown import Columns, interval_text, markdown_table, method_text, number
@@ -41,7 +41,7 @@ def read_points(runs: Sequence[Path]) -> list[Point]:
     """
     points = []
     for number_, run in enumerate(runs):
-        path = run / CSV
+        path = run / COMPARED
         if not path.is_file():
             raise ResultsError(f"{path}: no such file; run rlprune compare {run} first")
         for line, row in enumerate(csv.DictReader(io.StringIO(path.read_text("utf-8"))), start=2):

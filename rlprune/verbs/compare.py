@@ -62,6 +62,8 @@ def compare(arguments: argparse.Namespace) -> int:
     files, jobs = BaselineFiles(folder.path), list(jobs_of(rows, methods, arguments.seeds, arguments.epochs))
     BaselineRunner(config, files, splits.sealed(), base.model, say).run(jobs)
 
+    compared = list(dict.fromkeys(record.trial for record in files.records().values()))
+    rows = frontier_rows(config, folder, compared)  # those of earlier comparisons too
     records = [*own_records(rows, files.test_figures()), *files.records().values()]
     measure_on_test(config, files, records, splits, base.model, say)
     records = [*own_records(rows, files.test_figures()), *files.records().values()]
