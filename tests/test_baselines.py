@@ -52,7 +52,7 @@ def subject_of(factory: str, splits: DataSplits, seed: int) -> Subject:
 
 
 def row_at(subject: Subject, share: float) -> Row:
-    """A row that keeps a share of each group, with agents that prefer later filters."""
+    """A row that keeps a share of each group, with agents, of all groups but the first, for later filters."""
     counts = {group.name: max(1, round(share * group.n_filters)) for group in subject.groups}
     kept = {name: count for name, count in counts.items() if name in widths(subject.base)}
     record = TrialRecord(
@@ -62,8 +62,8 @@ def row_at(subject: Subject, share: float) -> Row:
         macs=round(subject.cost.macs(counts)),
         widths={**widths(subject.base), **kept},
     )
-    keep = {group.name: np.linspace(0.2, 0.9, group.n_filters) for group in subject.groups}
-    return Row(record, settings(), 1.0, keep)
+    rankings = {group.name: np.linspace(0.2, 0.9, group.n_filters) for group in subject.groups[1:]}
+    return Row(record, settings(), 1.0, rankings)
 
 
 # ---- MACs without cutting
@@ -82,7 +82,7 @@ def test_the_macs_of_widths_are_those_of_the_cut_network(factory: str) -> None:
         mask = rng.random(group.n_filters) < 0.6
         mask[0] = True
         kept[name] = int(mask.sum())
-        cut(model, group, mask, EXAMPLE)
+        cut(model, group, mask)
     assert cost.macs(kept) == pytest.approx(count_cost(model, EXAMPLE).macs, rel=1e-9)
 
 

@@ -14,7 +14,7 @@ from torch import nn
 import rlprune
 from rlprune.baselines.final import measure_on_test
 from rlprune.baselines.networks import default_methods, known_methods
-from rlprune.baselines.rows import frontier_rows, keep_probabilities, own_records
+from rlprune.baselines.rows import frontier_rows, own_records, rankings
 from rlprune.baselines.runner import BaselineRunner, jobs_of
 from rlprune.cli import main
 from rlprune.config import Config
@@ -46,7 +46,7 @@ def run(tiny_model: nn.Module, tiny_base: Path, digits_splits: DataSplits, tmp_p
     base_correct, base_cost = bench.correct_val(tiny_model), bench.cost(tiny_model)
     for name, count in KEPT.items():
         group = next(group for group in bench.groups(tiny_model) if group.name == name)
-        cut(tiny_model, group, np.arange(group.n_filters) < count, bench.example)
+        cut(tiny_model, group, np.arange(group.n_filters) < count)
     correct, cost = bench.correct_val(tiny_model), bench.cost(tiny_model)
     drop = paired_drop(base_correct, correct)
     record = TrialRecord(
@@ -76,10 +76,14 @@ def run(tiny_model: nn.Module, tiny_base: Path, digits_splits: DataSplits, tmp_p
         config=config_to_dict(trial),
         versions={},
     )
-    agents = {name: {"keep_probabilities": torch.linspace(0.1, 0.9, FILTERS[name])} for name in KEPT}
-    write_tensors(
-        folder.path / "tune" / "attempt-001" / "t0000" / "checkpoint_000002" / "state.pt", {"agents": agents}
-    )
+    agents = {
+        name: {
+            "keep_probabilities": torch.linspace(0.1, 0.9, FILTERS[name], dtype=torch.float64),
+            "mask": torch.arange(FILTERS[name]) < count,
+        }
+        for name, count in KEPT.items()
+    }
+    write_tensors(folder.agents_path("t0000"), agents)
     folder.append(record)
     return folder
 
@@ -108,18 +112,15 @@ def test_a_row_knows_its_own_settings_epochs_and_agents(run: RunFolder) -> None:
     assert row.config.finetune.learning_rate == 0.01, "as its trial had it, not as the run"
     assert row.config.base.checkpoint == config_of(run).base.checkpoint
     assert row.epochs == EPOCHS
-    assert {name: len(values) for name, values in row.keep_probabilities.items()} == FILTERS
+    assert {name: len(values) for name, values in row.rankings.items()} == FILTERS
     (record,) = own_records([row], {})
     assert (record.epochs, record.learning_rate, record.on_test) == (EPOCHS, 0.01, None)
 
 
-def test_the_newest_whole_checkpoint_has_the_agents(run: RunFolder) -> None:
-    newer = run.path / "tune" / "attempt-002" / "t0000" / "checkpoint_000010" / "state.pt"
-    write_tensors(newer, {"agents": {"0": {"keep_probabilities": torch.ones(8)}}})
-    assert keep_probabilities(run.path, "t0000")["0"].tolist() == [1.0] * 8
-    newer.write_bytes(newer.read_bytes()[:200])
-    assert keep_probabilities(run.path, "t0000")["0"][0] == pytest.approx(0.1)
-    assert keep_probabilities(run.path, "t0001") == {}
+def test_what_was_kept_ranks_above_what_was_cut(run: RunFolder) -> None:
+    order = np.argsort(-rankings(run, "t0000")["0"]).tolist()
+    assert order == [5, 4, 3, 2, 1, 0, 7, 6]
+    assert rankings(run, "t0001") == {}
 
 
 def test_rows_that_are_not_there(run: RunFolder, tmp_path: Path) -> None:

@@ -52,13 +52,13 @@ def _with_counts(kind: str) -> Callable[[Subject, Row], Masks]:
 
 def _own_selection(subject: Subject, row: Row) -> list[Removal]:
     """The filters in the order of the row's agents, the same share of each group."""
-    missing = [group.name for group in subject.groups if group.name not in row.keep_probabilities]
-    if missing:
+    if not row.rankings:
         raise ResultsError(
-            f"{row.record.trial}: the run folder does not hold the keep probabilities of the agents of "
-            f"{', '.join(missing)} (they are in its checkpoints); leave out the method rlprune-selection"
+            f"{row.record.trial}: the run folder holds no agents/{row.record.trial}.pt; "
+            "leave out the method rlprune-selection"
         )
-    return uniform_order({group.name: row.keep_probabilities[group.name] for group in subject.groups})
+    no_agent = {group.name: np.zeros(group.n_filters) for group in subject.groups}  # nothing to choose there
+    return uniform_order({name: row.rankings.get(name, scores) for name, scores in no_agent.items()})
 
 
 def _batch_norm_scales(subject: Subject, _: Row) -> list[Removal]:

@@ -1,17 +1,14 @@
 """The rows of a run's frontier, with what the baselines need to match them."""
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from rlprune.baselines.subject import Row
 from rlprune.config import Config
 from rlprune.config_loading import config_from_dict
-from rlprune.errors import CheckpointError, ResultsError
+from rlprune.errors import ResultsError
 from rlprune.models.build import runs_foreign_code
 from rlprune.results.baseline_record import BaselineRecord, Key, TestFigures, own_record
 from rlprune.results.folder import RunFolder
@@ -55,7 +52,7 @@ def _row(config: Config, folder: RunFolder, record: TrialRecord) -> Row:
     )
     tried = sum(int(group["candidates_tried"]) for group in record.groups)
     epochs = tried * own.finetune.group_epochs + own.finetune.final_epochs
-    return Row(record, own, epochs, keep_probabilities(folder.path, record.trial))
+    return Row(record, own, epochs, rankings(folder, record.trial))
 
 
 def own_records(rows: Sequence[Row], known: Mapping[Key, TestFigures]) -> list[BaselineRecord]:
@@ -72,29 +69,15 @@ def own_records(rows: Sequence[Row], known: Mapping[Key, TestFigures]) -> list[B
     ]
 
 
-def keep_probabilities(run: Path, trial: str) -> dict[str, np.ndarray]:
-    """The keep probabilities ``(f,)`` of a trial's agents, by group; empty where the run holds no agents."""
-    for path in _agent_files(run, trial):
-        try:
-            content = read_tensors(path)
-        except CheckpointError:
-            continue  # cut off by a kill: an older one may be whole
-        agents: dict[str, Any] = content.get("agents", content)
-        return {
-            name: agent["keep_probabilities"].double().numpy()
-            for name, agent in agents.items()
-            if isinstance(agent, dict) and "keep_probabilities" in agent
-        }
-    return {}
+def rankings(folder: RunFolder, trial: str) -> dict[str, np.ndarray]:
+    """How a trial's agents rank the filters of each group ``(f,)``, higher = keep; empty without agents.
 
-
-def _agent_files(run: Path, trial: str) -> list[Path]:
-    """Files that may hold a trial's agents, the newest first."""
-    states = list((run / "tune").glob(f"*/{trial}/checkpoint_*/state.pt"))
-    if (run / "prune" / "state.pt").is_file():
-        states.append(run / "prune" / "state.pt")
-    numbers = {
-        path: [int(text) for text in re.findall(r"\d+", str(path.parent.relative_to(run)))] for path in states
+    What the group was cut to comes first, both parts in the order of the keep probabilities.
+    """
+    path = folder.agents_path(trial)
+    if not path.is_file():
+        return {}
+    return {
+        name: agent["keep_probabilities"].double().numpy() + agent["mask"].double().numpy()
+        for name, agent in read_tensors(path).items()
     }
-    states.sort(key=lambda path: numbers[path], reverse=True)
-    return [path for path in [run / "agents" / f"{trial}.pt", *states] if path.is_file()]

@@ -28,13 +28,13 @@ class Row:
         record: Its record; MACs and widths are what is matched.
         config: The settings of its trial, the sampled ones included.
         epochs: Passes over train that its fine-tunings took together.
-        keep_probabilities: Those of its agents ``(f,)``, by group; empty where the run folder has none.
+        rankings: How its agents rank the filters ``(f,)``, by group, higher = keep; empty without agents.
     """
 
     record: TrialRecord
     config: Config
     epochs: float
-    keep_probabilities: Mapping[str, np.ndarray]
+    rankings: Mapping[str, np.ndarray]
 
 
 class Subject:
