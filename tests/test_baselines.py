@@ -18,7 +18,6 @@ from rlprune.baselines.subject import Row, Subject, by_mean, by_norm
 from rlprune.config import Config
 from rlprune.config_loading import load_config
 from rlprune.data import DataSplits
-from rlprune.errors import ResultsError
 from rlprune.models import build_model
 from rlprune.pruning.cost import count_cost
 from rlprune.pruning.group_norm import group_norm_order
@@ -219,13 +218,6 @@ def test_methods_choose_what_they_are_named_after(subjects: dict[tuple[str, int]
     assert norms[kept[name]].min() > norms[~kept[name]].max()
     uniform = METHODS["rlprune-selection"].masks(subject, row)
     assert uniform[name][-uniform[name].sum() :].all(), "the agents of this row prefer later filters"
-
-
-def test_a_selection_without_agents_says_what_is_missing(subjects: dict[tuple[str, int], Subject]) -> None:
-    subject = subjects["vgg16_bn", 0]
-    row = row_at(subject, 0.5)
-    with pytest.raises(ResultsError, match="leave out the method rlprune-selection"):
-        METHODS["rlprune-selection"].masks(subject, Row(row.record, row.config, 1.0, {}))
 
 
 # ---- networks

@@ -271,6 +271,16 @@ def test_code_that_the_run_names_runs_only_where_it_is_trusted(
     assert "add --trust-code" in capsys.readouterr().err
 
 
+def test_a_selection_without_agents_is_refused_before_anything_is_made(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.agents_path("t0000").unlink()
+    for options in ([], ["--methods", "l1-uniform,rlprune-selection"]):
+        assert main(["compare", str(run.path), "--trust-code", *options]) == 2
+        assert "does not hold agents/t0000.pt, which rlprune-selection" in capsys.readouterr().err
+    assert not (run.path / RECORDS).exists()
+
+
 def test_methods_can_be_listed(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(run.path), "--methods", "list"]) == 0
     said = capsys.readouterr().out.splitlines()

@@ -1,6 +1,6 @@
 """The baselines, one entry of a table each: which filters of the base model stay at the MACs of a row."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,9 @@ from rlprune.errors import ResultsError
 
 TOLERANCE = 0.01
 """How far the MACs of a baseline may be from the row's, as a share of the row's."""
+
+OWN_SELECTION = "rlprune-selection"
+"""The method that needs the run's agents."""
 
 Masks = dict[str, np.ndarray]
 
@@ -52,13 +55,19 @@ def _with_counts(kind: str) -> Callable[[Subject, Row], Masks]:
 
 def _own_selection(subject: Subject, row: Row) -> list[Removal]:
     """The filters in the order of the row's agents, the same share of each group."""
-    if not row.rankings:
-        raise ResultsError(
-            f"{row.record.trial}: the run folder holds no agents/{row.record.trial}.pt; "
-            "leave out the method rlprune-selection"
-        )
     no_agent = {group.name: np.zeros(group.n_filters) for group in subject.groups}  # nothing to choose there
     return uniform_order({name: row.rankings.get(name, scores) for name, scores in no_agent.items()})
+
+
+def check_selection(methods: Sequence[str], rows: Sequence[Row]) -> None:
+    """Raises ResultsError where a method needs the agents of a row and the run folder does not hold them."""
+    missing = [f"agents/{row.record.trial}.pt" for row in rows if not row.rankings]
+    named = [name for name in methods if name.startswith(OWN_SELECTION)]
+    if missing and named:
+        raise ResultsError(
+            f"the run folder does not hold {', '.join(missing)}, which {named[0]} needs; "
+            "name the methods to compare without it (--methods)"
+        )
 
 
 def _batch_norm_scales(subject: Subject, _: Row) -> list[Removal]:
@@ -110,7 +119,7 @@ METHODS: dict[str, Method] = {
     ),
     "rlprune-counts-l1": Method("rlprune's counts, filters chosen by L1 norm", _with_counts("l1")),
     "rlprune-counts-random": Method("rlprune's counts, filters drawn at random", _with_counts("random")),
-    "rlprune-selection": Method(
+    OWN_SELECTION: Method(
         "rlprune's ranking of the filters, the same share of each group", _ordered(_own_selection)
     ),
 }

@@ -40,6 +40,7 @@ def register(subparsers: Subparsers) -> None:
 def compare(arguments: argparse.Namespace) -> int:
     """Makes all networks on sealed splits, then reads test once for those that are new."""
     from rlprune.baselines.final import measure_on_test
+    from rlprune.baselines.methods import check_selection
     from rlprune.baselines.networks import default_methods, known_methods
     from rlprune.baselines.rows import frontier_rows, own_records
     from rlprune.baselines.runner import BaselineRunner, check_methods, jobs_of
@@ -56,6 +57,7 @@ def compare(arguments: argparse.Namespace) -> int:
     methods = _names(arguments.methods) or default_methods(config.pruning.repair)
     check_methods(methods)
     rows = frontier_rows(config, folder, _names(arguments.rows))
+    check_selection(methods, rows)
     splits = load_splits(config.data)
     base = obtain_base(config, splits, progress=say)
     check_identity(folder, identity(splits, base))
