@@ -61,3 +61,15 @@ def tiny_model(tiny_base: Path) -> nn.Module:
     model = build(num_classes=10)
     model.load_state_dict(torch.load(tiny_base, weights_only=True))
     return model.eval()
+
+
+@pytest.fixture
+def ray_ends() -> Iterator[None]:
+    """Trials know the stand-in run, and a Ray that a test has started ends with it."""
+    import ray
+    import stand_in_run
+
+    ray.cloudpickle.register_pickle_by_value(stand_in_run)
+    yield
+    ray.cloudpickle.unregister_pickle_by_value(stand_in_run)
+    ray.shutdown()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import torch
 
 from rlprune.config import Config
 from rlprune.config_loading import config_to_dict
-from rlprune.errors import PruningError
+from rlprune.errors import PruningError, RlpruneError
 from rlprune.results.curves import CURVE_FIELDS
 from rlprune.results.folder import RunFolder
 from rlprune.results.record import TrialRecord
@@ -73,11 +74,11 @@ class StandInRun:
             return
         if kind == "raise":
             raise PruningError("group conv3 cannot be cut")
-        if kind == "die once":
-            marker = Path(self.behaviour["log"]).with_name(f"died-{self.config.seed}")
-            if not marker.exists():
-                marker.touch()
-                os._exit(1)
+        marker = Path(self.behaviour["log"]).with_name(f"died-{self.config.seed}")
+        if kind == "killed always" or (kind == "killed once" and not marker.exists()):
+            with marker.open("a") as file:
+                file.write("x")
+            os.kill(os.getpid(), signal.SIGKILL)
         if kind == "nan":
             self.total = float("nan")
 
@@ -88,7 +89,12 @@ class StandInRun:
                 file.write(json.dumps(entry) + "\n")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"position": self.position, "total": self.total, "agents": {"conv1": {"mask": torch.ones(8)}}}
+        return {
+            "position": self.position,
+            "total": self.total,
+            "agents": {"conv1": {"mask": torch.ones(8)}},
+            "ballast": torch.zeros(self.behaviour.get("ballast", 0), dtype=torch.uint8),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.position, self.total = state["position"], state["total"]
@@ -122,13 +128,10 @@ def run(config: Config, path: Path, behaviour: dict[str, Any], lines: list[str])
 
 if __name__ == "__main__":
     settings = json.loads(sys.argv[2])
-    shown: list[str] = []
+    config = search_config(tuple(settings["b_grid"]), settings["num_samples"], **settings.get("search", {}))
     try:
-        run(
-            search_config(tuple(settings["b_grid"]), settings["num_samples"]),
-            Path(sys.argv[1]),
-            settings,
-            shown,
-        )
+        run(config, Path(sys.argv[1]), settings, [])
     except KeyboardInterrupt:
         sys.exit(130)
+    except RlpruneError as error:
+        sys.exit(f"{type(error).__name__}: {error}")

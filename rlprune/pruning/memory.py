@@ -7,14 +7,16 @@ import torch
 
 from rlprune.errors import PruningError
 
+_WORDS_OF_A_CPU = ("can't allocate memory", "could not create a primitive")
+"""In the bare RuntimeErrors of torch's allocator and of oneDNN, which says no more."""
+
 Result = TypeVar("Result")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a GPU, or the machine, has no memory left."""
-    # torch's allocator of the CPU raises a bare RuntimeError
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS_OF_A_CPU)
     )
 
 
