@@ -57,7 +57,7 @@ class RunFolder:
         path = Path(path)
         cls.check_free(path)
         with _reported(path):
-            (path / MODELS).mkdir(parents=True, exist_ok=True)
+            (path / MODELS).mkdir(parents=True)  # refused where another process was faster
             write_atomically(path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
             write_atomically(path / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
             (path / TRIALS).touch()
