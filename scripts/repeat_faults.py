@@ -2,7 +2,7 @@
 
     python scripts/repeat_faults.py --times 3 [-k "driver or disk"]
 
-Prints a row a fault: tries, how many passed (nothing lost or twice, the study equal to the rows), and the sums
+Prints a row a fault: tries, how many passed (nothing lost, none twice, study and rows equal), and the sums
 of what the tests count, such as kills and parts of steps that were done again.
 """
 
