@@ -24,6 +24,7 @@ from rlprune.verbs import (
     settings,
     validate,
 )
+from rlprune.verbs.console import set_loudness
 from rlprune.verbs.options import overrides_of
 from rlprune.verbs.whole_run import INTERRUPTED
 
@@ -67,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     parsed = build_parser().parse_args(with_negative_values(given))
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    set_loudness(parsed)
     parsed.overrides = overrides_of(parsed)
     try:
         code: int = parsed.run_verb(parsed)

@@ -20,7 +20,7 @@ TIERS = (
     {"config_loading"},
     {"data", "models", "pruning", "results", "local_ray"},
     {"rl", "training"},
-    {"workbench", "trust"},
+    {"workbench", "trust", "tensorboard"},
     {"candidates", "comparison", "group_agent", "tuned_base"},
     {"baselines", "pruning_run", "final_table", "identity", "inspection"},
     {"search", "deploy"},
@@ -42,6 +42,7 @@ OWNERS = {
     "gymnasium": {"rl"},
     "torch_pruning": {"pruning"},
     "matplotlib": {"results"},
+    "tensorboardX": {"tensorboard"},
 }
 LIGHT = {"__init__", "errors", "seeding", "config", "config_values", "config_loading", "results"}
 LIGHT_LIBRARIES = {"numpy", "yaml", "matplotlib", "rlprune"} | sys.stdlib_module_names

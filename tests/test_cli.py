@@ -427,6 +427,9 @@ def test_prune_from_beginning_to_end(
     assert main(["evaluate", str(path / row["network"]), "--split", "test", "--trust-code"]) == 0
     assert json.loads(capsys.readouterr().out)["accuracy"] == pytest.approx(record.accuracy_test)
 
+    (curves,) = (path / "tensorboard" / "t0000").iterdir()
+    assert b"agent/reward_mean" in curves.read_bytes()
+
     files = {file: file.read_bytes() for file in path.glob("*.json*")}
     assert main(["prune", *command]) == 2
     assert main(["resume", str(path), "--trust-code"]) == 0, "a run that is done is only shown again"

@@ -167,7 +167,10 @@ def test_the_folder_explains_itself(search: Search) -> None:
     names = {path.name for path in search.folder.path.iterdir()}
     expected = {"config.yaml", "env.json", "trials.jsonl", "frontier.csv", "frontier.md", "frontier.png"}
     expected |= {"report.html", "filters.png", "rewards.png", "importances.json"}
-    assert expected | {"study.db", "models", "tune"} <= names
+    assert expected | {"study.db", "models", "tune", "tensorboard"} <= names
+    curves = search.folder.path / "tensorboard"
+    assert sorted(path.name for path in curves.iterdir()) == ["t0000", "t0001"]
+    assert all(b"agent/reward_mean" in path.read_bytes() for path in curves.glob("*/*"))
     config = search.folder.config()
     assert config["search"]["b_grid"] == [1.0, 5.0]
     assert config["model"]["arguments"] == {"filters": [8, 12, 16]}

@@ -377,20 +377,22 @@ def test_a_trial_uses_a_gpu_only_if_it_was_given_one(
 def test_progress_says_enough_and_not_too_much() -> None:
     lines: list[str] = []
     now = [0.0]
-    progress = SearchProgress(lines.append, total=6, finished=1, clock=lambda: now[0])
+    earlier = TrialRecord(status="COMPLETE", trial="t0000", b=0.5, macs_ratio=0.4)
+    progress = SearchProgress(lines.append, 6, [earlier], clock=lambda: now[0])
     metrics = {"step": 1, "n_steps": 4, "group": "conv1", "filters": 8, "kept": 5, "drop_val": 0.25}
     for seconds in (0.0, 0.1, SECONDS_BETWEEN_LINES + 0.2):
         now[0] = seconds
         progress.group_done("t0001", 0.5, {**metrics, "macs_ratio": 0.5})
     assert len(lines) == 2
-    assert lines[0] == "t0001  b 0.5  step 1/4  conv1: 5/8 filters  drop +0.25  MACs 50.0 %"
+    assert lines[0] == ("t0001  b 0.5  step 1/4  conv1: 5/8 filters  drop +0.25  MACs 50.0 %  about 0 s left")
     progress.finished(
         TrialRecord(status="COMPLETE", trial="t0001", b=0.5, drop_val=0.25, macs_ratio=0.5, seconds=3.2)
     )
     progress.finished(TrialRecord(status="FAILED", trial="t0002", b=1.0, error="PruningError: no\ntrace"))
     assert lines[2:] == [
-        "t0001  b 0.5  complete (2/6)  drop +0.25  MACs 50.0 %  3 s",
-        "t0002  b 1  failed (3/6): PruningError: no",
+        "t0001  b 0.5  complete (2/6)  drop +0.25  MACs 50.0 %  3 s  (best at b 0.5: MACs 40.0 %, t0000)"
+        "  about 51 s left",
+        "t0002  b 1  failed (3/6): PruningError: no  about 38 s left",
     ]
 
 

@@ -1,7 +1,7 @@
 """Progress that a person can read: a line per group of a trial, not too often, and one per finished trial."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rlprune.results.record import TrialRecord
@@ -9,15 +9,19 @@ from rlprune.results.record import TrialRecord
 SECONDS_BETWEEN_LINES = 3.0
 """Least time between two lines about groups; lines about finished trials are never held back."""
 
+Show = Callable[[str], None]
+
 
 class SearchProgress:
-    """Says what happens in a search, a line at a time."""
+    """Says what happens in a search, a line at a time, and how long the rest may take."""
 
     def __init__(
         self,
-        show: Callable[[str], None],
+        show: Show,
         total: int,
-        finished: int,
+        recorded: Iterable[TrialRecord],
+        *,
+        show_group: Show | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Begin.
@@ -25,22 +29,34 @@ class SearchProgress:
         Args:
             show: Takes a line.
             total: Trials of the whole search.
-            finished: Trials that have ended already, before this process.
+            recorded: Trials that have ended already, before this process.
+            show_group: Takes a line about a group of a trial; None: ``show`` does.
             clock: Seconds since any moment.
         """
-        self._show, self._total, self._finished, self._clock = show, total, finished, clock
+        self._show, self._show_group, self._clock = show, show_group or show, clock
+        self._total, self._finished = total, 0
+        self._best: dict[float | None, TrialRecord] = {}
+        for record in recorded:
+            self._count(record)
+        self._steps: dict[str, tuple[int, int]] = {}  # of each running trial: steps done, steps in all
+        self._work = 0.0  # done by this process, in trials
+        self._began = clock()
         self._last_line = float("-inf")
 
     def group_done(self, trial: str, b: float, metrics: Mapping[str, Any]) -> None:
         """A trial has done one of its steps; ``metrics`` are those of ``StepReport.to_metrics``."""
+        step, n_steps = metrics["step"], metrics["n_steps"]
+        before = self._steps.get(trial, (step - 1, n_steps))[0]
+        self._work += max(0, step - before) / n_steps
+        self._steps[trial] = step, n_steps
         now = self._clock()
         if metrics.get("done") or now - self._last_line < SECONDS_BETWEEN_LINES:
             return
         self._last_line = now
-        self._show(
-            f"{trial}  b {b:g}  step {metrics['step']}/{metrics['n_steps']}  {metrics['group']}:"
+        self._show_group(
+            f"{trial}  b {b:g}  step {step}/{n_steps}  {metrics['group']}:"
             f" {metrics['kept']}/{metrics['filters']} filters  drop {metrics['drop_val']:+.2f}"
-            f"  MACs {100 * metrics['macs_ratio']:.1f} %"
+            f"  MACs {100 * metrics['macs_ratio']:.1f} %{self._left()}"
         )
 
     def retried(self, trial: str, error: str) -> None:
@@ -49,19 +65,52 @@ class SearchProgress:
 
     def finished(self, record: TrialRecord) -> None:
         """A trial has a row."""
-        self._finished += 1
-        start = f"{record.trial}  b {record.b:g}  {record.status.lower()} ({self._finished}/{self._total})"
+        self._count(record)
+        self._steps.pop(record.trial, None)
+        line = f"{record.trial}  b {record.b:g}  {record.status.lower()} ({self._finished}/{self._total})"
         if record.status == "COMPLETE":
             took = "" if record.seconds is None else f"  {record.seconds:.0f} s"
-            start += f"  drop {_number(record.drop_val, '+.2f')}  MACs {_percent(record.macs_ratio)}{took}"
+            line += f"  drop {_number(record.drop_val, '+.2f')}  MACs {_percent(record.macs_ratio)}{took}"
         elif record.error:
-            start += f": {first_line(record.error)}"
-        self._show(start)
+            line += f": {first_line(record.error)}"
+        best = self._best.get(record.b)
+        if best is not None and best is not record:
+            line += f"  (best at b {record.b:g}: MACs {_percent(best.macs_ratio)}, {best.trial})"
+        self._show(line + self._left())
+
+    def _count(self, record: TrialRecord) -> None:
+        self._finished += 1
+        best = self._best.get(record.b)
+        if record.status == "COMPLETE" and (best is None or _macs(record) < _macs(best)):
+            self._best[record.b] = record
+
+    def _left(self) -> str:
+        """How long the rest may take, if it goes on at the pace of this process so far."""
+        begun = sum(step / n_steps for step, n_steps in self._steps.values())
+        left = self._total - self._finished - begun
+        if left <= 0 or self._work == 0:
+            return ""
+        return f"  about {duration((self._clock() - self._began) * left / self._work)} left"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 40 s, 12 min, 3.5 h, 2.1 days."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"
 
 
 def first_line(text: str) -> str:
     """The first line of an error."""
     return text.strip().partition("\n")[0]
+
+
+def _macs(record: TrialRecord) -> float:
+    return float("inf") if record.macs_ratio is None else record.macs_ratio
 
 
 def _number(value: float | None, form: str) -> str:

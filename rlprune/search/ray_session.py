@@ -6,7 +6,7 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlprune.config import SearchConfig
 from rlprune.errors import ConfigError
@@ -35,8 +35,12 @@ _SECONDS_TO_CONNECT = 10.0
 
 
 @contextmanager
-def ray_session(config: "Config") -> Iterator[None]:
+def ray_session(config: "Config", *, verbose: bool = False) -> Iterator[None]:
     """Ray for the time of the block; nothing to do where Ray runs already, except the checks.
+
+    Args:
+        config: The settings of the run.
+        verbose: Whether Ray may print what it likes.
 
     Raises:
         ConfigError: If there is no cluster at the address, or no node has what a trial asks for.
@@ -48,7 +52,7 @@ def ray_session(config: "Config") -> Iterator[None]:
     started = not ray.is_initialized()
     if started:
         with handlers_kept():
-            _start(config.search)
+            _start(config.search, verbose)
     try:
         check_resources(config.search)
         yield
@@ -57,18 +61,20 @@ def ray_session(config: "Config") -> Iterator[None]:
             ray.shutdown()
 
 
-def _start(search: SearchConfig) -> None:
+def _start(search: SearchConfig, verbose: bool) -> None:
     import ray
 
-    _silence_raylet()
-    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": True}
+    said: dict[str, Any] = {"log_to_driver": True, "logging_level": logging.INFO}
+    if not verbose:
+        _silence_raylet()
+        said = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": True}
     if search.address == "local":
-        start_local_ray(**quiet)
+        start_local_ray(**said)
         return
     try:
         if search.address != "auto":
             _knock(search.address)
-        ray.init(address=search.address, **quiet)
+        ray.init(address=search.address, **said)
     except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"search.address: no Ray cluster can be reached at {search.address!r}: {error}\n"

@@ -25,7 +25,8 @@ from rlprune.search.checkpoint import (
 )
 from rlprune.search.progress import SearchProgress
 from rlprune.search.searcher import OBJECTIVES, GridOptunaSearch
-from rlprune.search.trainable import Assignment
+from rlprune.search.trainable import AGENT_HISTORY, Assignment
+from rlprune.tensorboard import TensorBoardFiles
 
 _LONGEST_ERROR = 6000  # characters of a row's error; the whole of it is in the trial's folder under tune/
 
@@ -39,6 +40,7 @@ class TrialRecorder(tune.Callback, tune.Stopper):
 
     def __init__(self, folder: RunFolder, searcher: GridOptunaSearch, progress: SearchProgress) -> None:
         self._folder, self._searcher, self._progress = folder, searcher, progress
+        self._board = TensorBoardFiles(folder.path)
         self._recorded = {record.trial for record in folder.records()}
         self.fault: Exception | None = None
 
@@ -54,9 +56,8 @@ class TrialRecorder(tune.Callback, tune.Stopper):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        """Show the progress of a trial."""
-        assignment = Assignment(**trial.config)
-        self._progress.group_done(assignment.trial, assignment.b, result)
+        """Show the progress of a trial, and draw its curves."""
+        self._guarded(lambda trial: self._step_done(trial, result), trial)
 
     def on_checkpoint(
         self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: tune.Checkpoint, **info: Any
@@ -99,6 +100,12 @@ class TrialRecorder(tune.Callback, tune.Stopper):
             make_row(trial)
         except Exception as error:  # re-raised by the runner, after Tune has ended in good order
             self.fault = self.fault or error
+
+    def _step_done(self, trial: Trial, result: dict[str, Any]) -> None:
+        assignment = Assignment(**trial.config)
+        if "step" in result:  # otherwise a trial that ended without doing anything
+            self._progress.group_done(assignment.trial, assignment.b, result)
+            self._board.add(assignment.trial, result, result[AGENT_HISTORY])
 
     def _end_of_trial(self, trial: Trial) -> None:
         assignment = Assignment(**trial.config)
@@ -150,6 +157,7 @@ class TrialRecorder(tune.Callback, tune.Stopper):
             return
         self._folder.append(record)
         self._recorded.add(record.trial)
+        self._board.close(record.trial)
         self._searcher.tell(record)
         remove_checkpoints(self._folder.path / "tune", record.trial)
         self._progress.finished(record)

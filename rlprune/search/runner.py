@@ -41,6 +41,8 @@ def run_search(
     folder: RunFolder,
     resume: bool,
     progress: Callable[[str], None],
+    group_progress: Callable[[str], None],
+    verbose: bool,
 ) -> list[TrialRecord]:
     """Run all trials of a search, or those that are left of it.
 
@@ -50,7 +52,9 @@ def run_search(
         base: The base model.
         folder: The run folder.
         resume: Whether the folder holds a search to go on with.
-        progress: Takes a line of text.
+        progress: Takes a line of text: a trial has ended.
+        group_progress: Takes a line of text: a trial has done a group.
+        verbose: Whether Ray and Tune may print what they like.
 
     Returns:
         One record a trial: COMPLETE, FAILED or STOPPED.
@@ -62,7 +66,15 @@ def run_search(
     """
     weights = arrays_of(base.model)
     return run_trials(
-        config, weights, splits.sealed(), folder=folder, resume=resume, progress=progress, build=build_run
+        config,
+        weights,
+        splits.sealed(),
+        folder=folder,
+        resume=resume,
+        progress=progress,
+        build=build_run,
+        group_progress=group_progress,
+        verbose=verbose,
     )
 
 
@@ -75,17 +87,19 @@ def run_trials(
     resume: bool,
     progress: Callable[[str], None],
     build: BuildRun,
+    group_progress: Callable[[str], None] | None = None,
+    verbose: bool = False,
 ) -> list[TrialRecord]:
     """As :func:`run_search`; ``build`` makes each trial's run (tests of the search need no networks)."""
     if not resume and any((folder.path / name).exists() for name in (DATABASE, STUDY)):
         raise ResultsError(
             f"{folder.path}: holds a search already; go on with --resume, or choose another --name"
         )
-    with exclusive(folder.path / "tune"), graceful_signals(), ray_session(config):
+    with exclusive(folder.path / "tune"), graceful_signals(), ray_session(config, verbose=verbose):
         searcher = GridOptunaSearch(config, study_place(config, folder.path), partial(checkpoint_of, folder))
         searcher.reconcile(folder.records())
         total = len(config.search.b_grid) * config.search.num_samples
-        shown = SearchProgress(progress, total, len(folder.records()))
+        shown = SearchProgress(progress, total, folder.records(), show_group=group_progress)
         recorder = TrialRecorder(folder, searcher, shown)
         recover_finished(recorder, searcher)
         if not searcher.is_complete():
@@ -97,7 +111,7 @@ def run_trials(
                 build=build,
                 tune_folder=str((folder.path / "tune").resolve()),
             )
-            _tuner(config, trainable, searcher, recorder, folder.path / "tune").fit()
+            _tuner(config, trainable, searcher, recorder, folder.path / "tune", verbose).fit()
         if recorder.fault is not None:
             raise recorder.fault
         searcher.reconcile(folder.records())
@@ -108,7 +122,12 @@ def run_trials(
 
 
 def _tuner(
-    config: Config, trainable: Any, searcher: GridOptunaSearch, recorder: TrialRecorder, tune_folder: Path
+    config: Config,
+    trainable: Any,
+    searcher: GridOptunaSearch,
+    recorder: TrialRecorder,
+    tune_folder: Path,
+    verbose: bool,
 ) -> tune.Tuner:
     resources = {"cpu": config.search.cpus_per_trial, "gpu": config.search.gpus_per_trial}
     return tune.Tuner(
@@ -129,7 +148,7 @@ def _tuner(
             checkpoint_config=tune.CheckpointConfig(
                 checkpoint_frequency=1, checkpoint_at_end=True, num_to_keep=_CHECKPOINTS_KEPT
             ),
-            verbose=0,
+            verbose=int(verbose),
         ),
     )
 

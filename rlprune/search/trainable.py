@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 Weights = Mapping[str, np.ndarray]
 """The base model's state dict as arrays, which Ray maps into every trial instead of copying them."""
 
+AGENT_HISTORY = "agent_history"
+"""What a trial reports of each iteration of a group's agent, beside the metrics of the step."""
+
 BuildRun = Callable[[Config, Weights, "DataSplits"], "PruningRun"]
 
 
@@ -122,8 +125,9 @@ class PruningTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Do one group, or the final fine-tune."""
         run = self._the_run
-        report = run.step(lambda part: write_part(self._part_path, self._state, part))
-        return {**report.to_metrics(), "done": run.done}
+        metrics = run.step(lambda part: write_part(self._part_path, self._state, part)).to_metrics()
+        history = run.histories().get(str(metrics["group"]), [])
+        return {**metrics, "done": run.done, AGENT_HISTORY: history}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write everything that the next step needs, and at the end the record and the network."""

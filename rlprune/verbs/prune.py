@@ -12,7 +12,7 @@ from rlprune.errors import CheckpointError
 from rlprune.results.curves import curves_name, curves_text
 from rlprune.results.folder import RunFolder
 from rlprune.results.record import TrialRecord
-from rlprune.verbs.console import say
+from rlprune.verbs.console import add_loudness_options, say
 from rlprune.verbs.options import RUN, Subparsers, add_trust_option, settings_verb
 from rlprune.verbs.whole_run import Job, start_or_resume
 
@@ -30,6 +30,7 @@ def register(subparsers: Subparsers) -> None:
     verb = settings_verb(subparsers, "prune", "one run with one drop bound, without Ray Tune", (*RUN, "--b"))
     verb.add_argument("--resume", action="store_true", help="go on with the run of this --name")
     add_trust_option(verb)
+    add_loudness_options(verb)
     verb.set_defaults(run_verb=prune)
 
 
@@ -63,6 +64,7 @@ def _run_to_the_end(
     config: Config, folder: RunFolder, splits: "DataSplits", base: "BaseModel", resuming: bool
 ) -> "PruningRun":
     from rlprune.pruning_run import PruningRun
+    from rlprune.tensorboard import TensorBoardFiles
 
     path = folder.path / "prune" / PRUNE_STATE
     run = PruningRun(config, base.model, splits)
@@ -70,15 +72,18 @@ def _run_to_the_end(
     if state is not None:
         run.load_state_dict(state)
         say(f"going on after step {run.position} of {run.n_steps}")
+    board = TensorBoardFiles(folder.path)
     while not run.done:
         report = run.step(lambda part: _write_state(path, {**run.state_dict(), "part": part}))
         _write_state(path, run.state_dict())
         folder.write_files({curves_name(PRUNE_TRIAL): curves_text(run.histories())})
+        board.add(PRUNE_TRIAL, report.to_metrics(), run.histories().get(report.group, []))
         say(
             f"[{report.step}/{report.n_steps}] {report.group}: "
             f"{report.kept} of {report.filters} filters kept  drop {report.drop_val:+.2f}  "
             f"MACs {100 * report.macs_ratio:.1f} %  {report.seconds:.0f} s"
         )
+    board.close(PRUNE_TRIAL)
     return run
 
 

@@ -3,6 +3,7 @@
 import argparse
 
 from rlprune.results.folder import RunFolder
+from rlprune.verbs.console import add_loudness_options
 from rlprune.verbs.options import Subparsers, add_trust_option
 from rlprune.verbs.prune import PRUNE_JOB
 from rlprune.verbs.search import SEARCH_JOB
@@ -14,6 +15,7 @@ def register(subparsers: Subparsers) -> None:
     verb = subparsers.add_parser("resume", help="go on with a run that was interrupted")
     verb.add_argument("run", metavar="RUN", help="run folder, for example results/NAME")
     add_trust_option(verb)
+    add_loudness_options(verb)
     verb.set_defaults(run_verb=resume)
 
 

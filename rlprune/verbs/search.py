@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rlprune.config import Config
 from rlprune.results.folder import RunFolder
 from rlprune.results.record import TrialRecord
-from rlprune.verbs.console import say
+from rlprune.verbs.console import add_loudness_options, is_verbose, say, say_detail
 from rlprune.verbs.options import SEARCH, Subparsers, add_trust_option, settings_verb
 from rlprune.verbs.whole_run import Job, start_or_resume
 
@@ -22,6 +22,7 @@ def register(subparsers: Subparsers) -> None:
     )
     verb.add_argument("--resume", action="store_true", help="go on with the run of this --name")
     add_trust_option(verb)
+    add_loudness_options(verb)
     verb.set_defaults(run_verb=search)
 
 
@@ -36,7 +37,16 @@ def run_trials(
     """All trials."""
     from rlprune.search.runner import run_search
 
-    return run_search(config, splits=splits, base=base, folder=folder, resume=resuming, progress=say)
+    return run_search(
+        config,
+        splits=splits,
+        base=base,
+        folder=folder,
+        resume=resuming,
+        progress=say,
+        group_progress=say_detail,
+        verbose=is_verbose(),
+    )
 
 
 SEARCH_JOB = Job("search", run_trials)

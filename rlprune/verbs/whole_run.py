@@ -17,7 +17,7 @@ from rlprune.results.folder import RunFolder
 from rlprune.results.record import TrialRecord
 from rlprune.results.report import report as make_report
 from rlprune.trust import check_trusted, foreign_code
-from rlprune.verbs.console import columns, say
+from rlprune.verbs.console import columns, is_verbose, say
 
 if TYPE_CHECKING:
     from rlprune.data import DataSplits
@@ -132,7 +132,7 @@ def run_whole(config: Config, where: RunFolder | Path, job: Job, *, resuming: bo
         except KeyboardInterrupt:
             print(make_report(folder.path, width=columns()))
             trust = " --trust-code" if foreign_code(config) else ""
-            say(f"interrupted; go on with: rlprune resume {folder.path}{trust}")
+            print(f"interrupted; go on with: rlprune resume {folder.path}{trust}", file=sys.stderr)
             print(folder.path)
             return INTERRUPTED
     measure_frontier(config, folder, splits, base.model, say)
@@ -151,4 +151,4 @@ def _ray(config: Config) -> AbstractContextManager[None]:
     """Ray, started before anything is spent: it knows whether a trial fits on any node."""
     from rlprune.search.ray_session import ray_session
 
-    return ray_session(config)
+    return ray_session(config, verbose=is_verbose())
