@@ -51,7 +51,7 @@ class PruningRun:
 
         Args:
             config: The settings; ``config.pruning.b`` is the drop bound of this run.
-            model: The base model; it is not changed.
+            model: The base model; it is not changed, nor may it be while the run lasts.
             splits: The images, sealed: without test.
 
         Raises:
@@ -60,7 +60,7 @@ class PruningRun:
         """
         self._config = config
         self._bench = Workbench(config, splits)
-        self._base = self._bench.teacher = copy.deepcopy(model).to(self._bench.device).eval()
+        self._base = self._bench.teacher = self._bench.placed(model).eval()
         self._comparison = Comparison(self._bench, self._base)
         groups = self._bench.groups(self._base)
         self._shares = group_macs(self._base, groups, self._bench.example)

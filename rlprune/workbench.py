@@ -62,6 +62,16 @@ class Workbench:
         """The seed of one purpose in this run."""
         return child_seed(self._config.seed, *purpose)
 
+    def placed(self, model: nn.Module) -> nn.Module:
+        """A copy of a network on the device; one that is there already has its weights shared, not copied.
+
+        A node's trials map the base model's weights from one place, so nobody may write to them.
+        """
+        tensors = [*model.parameters(), *model.buffers()]
+        if any(tensor.device != self.device for tensor in tensors):
+            return copy.deepcopy(model).to(self.device)
+        return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+
     def groups(self, model: nn.Module) -> list[FilterGroup]:
         """The groups of a network that may be cut, from the input upward."""
         return find_groups(model, self.example, self._config.pruning.keep_whole)

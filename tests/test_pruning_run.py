@@ -1,5 +1,6 @@
 """A whole run on a small trained network and real digits: guard, record, going on, and the same again."""
 
+import copy
 import dataclasses
 import io
 import itertools
@@ -24,6 +25,7 @@ from rlprune.pruning.cost import count_cost
 from rlprune.pruning_run import FINAL_STEP, PruningRun, StepReport
 from rlprune.results.record import TrialRecord
 from rlprune.rl.agent import AgentOutcome
+from rlprune.search.trainable import arrays_of, build_run
 from rlprune.training.evaluate import accuracy, correct_predictions
 
 EXAMPLE = torch.zeros(1, 3, 32, 32)
@@ -361,3 +363,17 @@ def test_the_final_fine_tuning_never_makes_it_worse(
     assert (after.accuracy_val, after.drop_val) == (before.accuracy_val, before.drop_val)
     for name, value in run.state_dict()["network"].items():
         assert torch.equal(value, network[name]), name
+
+
+@pytest.mark.ray
+def test_the_base_models_weights_are_shared_and_never_written_to(
+    local_ray: None, tiny_model: nn.Module, digits_splits: DataSplits
+) -> None:
+    weights = arrays_of(copy.deepcopy(tiny_model))
+    before = {name: array.copy() for name, array in weights.items()}
+    run = build_run(settings(pruning__b=0.01), weights, digits_splits.sealed())
+    shared = run._base.state_dict()
+    assert all(shared[name].data_ptr() == array.ctypes.data for name, array in weights.items())
+    finish(run)
+    assert any(not torch.equal(value, shared[name]) for name, value in run.state_dict()["network"].items())
+    assert all(np.array_equal(array, before[name]) for name, array in weights.items())

@@ -1,6 +1,7 @@
 """The Tune trainable: one trial drives one ``PruningRun``, a step a group."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,7 @@ def arrays_of(model: "nn.Module") -> Weights:
 
 
 def build_run(config: Config, weights: Weights, splits: "DataSplits") -> "PruningRun":
-    """A run on a fresh copy of the base model."""
+    """A run on the base model, whose weights stay where Ray has mapped them."""
     import torch
 
     from rlprune.models import build_model
@@ -66,7 +67,10 @@ def build_run(config: Config, weights: Weights, splits: "DataSplits") -> "Prunin
 
     channels = splits.info.image_shape[0]
     model = build_model(config.model.factory, config.model.arguments, splits.info.num_classes, channels)
-    model.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        state = {name: torch.from_numpy(np.asarray(array)) for name, array in weights.items()}
+    model.load_state_dict(state, assign=True)
     return PruningRun(config, model.eval(), splits)
 
 
