@@ -1,0 +1,284 @@
+"""What a search costs beside its trials: seconds a trial, memory, and time to go on after a kill.
+
+python scripts/bench_search.py                      # trials that do nothing: overhead, driver, resuming
+python scripts/bench_search.py --memory --data parquet:../shared/data/cifar10 \
+        --base ../shared/models/vgg16_bn_cifar10.pt --width 1
+
+Every repetition is a search of its own in a fresh process. Memory is what the kernel counts as private to a
+process (/proc/PID/smaps_rollup): what one more trial adds to a node, shared libraries and Ray's object store
+left out. With --memory the trials of one repetition are alive at the same time and do a few groups each; the
+first row is a process that has only imported what a trial needs.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from bench_network import add_network_options, load_subject, machine, spread
+
+from rlprune.config import Config
+from rlprune.config_loading import config_to_dict, load_config
+from rlprune.data import DataSplits
+from rlprune.pruning_run import PruningRun
+from rlprune.results.folder import RunFolder
+from rlprune.results.record import TrialRecord
+from rlprune.results.step_report import StepReport
+from rlprune.search.runner import run_trials
+from rlprune.search.trainable import Weights, arrays_of, build_run
+from rlprune.workbench import OnPart
+
+MIB = 2**20
+SECONDS_BETWEEN_LOOKS = 0.02
+SECONDS_TO_ASSEMBLE = 600.0
+
+
+def private_bytes() -> int:
+    """What is private to this process, in bytes."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
+    sizes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+    return 1024 * (sizes["Private_Clean"] + sizes["Private_Dirty"])
+
+
+class IdleRun:
+    """A run of one step that does nothing."""
+
+    n_steps = 1
+
+    def __init__(self, config: Config, weights: Weights, splits: DataSplits) -> None:
+        self.position = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether the step was done."""
+        return self.position == self.n_steps
+
+    def step(self, on_part: OnPart | None = None) -> StepReport:
+        """Does nothing."""
+        self.position += 1
+        figures = {field.name: 0 for field in dataclasses.fields(StepReport)}
+        return StepReport(**{**figures, "group": "none", "step": 1, "n_steps": 1})
+
+    def histories(self) -> dict[str, list[dict[str, float]]]:
+        """None: there was no agent."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position."""
+        return {"position": self.position, "agents": {}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self.position = state["position"]
+
+    def record(self) -> TrialRecord:
+        """A row without a network."""
+        return TrialRecord(status="COMPLETE", drop_val=0.0, macs_ratio=1.0, seconds=0.0)
+
+    def save_network(self, path: Path) -> None:
+        """An empty file."""
+        Path(path).touch()
+
+
+class WatchedRun(PruningRun):
+    """A run of a few steps that notes its private memory: once it is set up, and at most in each step."""
+
+    def __init__(
+        self, config: Config, weights: Weights, splits: DataSplits, *, notes: Path, trials: int, steps: int
+    ) -> None:
+        self.__dict__ = build_run(config, weights, splits).__dict__
+        self._notes, self._trials, self._steps = notes / f"{os.getpid()}.jsonl", trials, steps
+        self._notes.touch()
+
+    @property
+    def done(self) -> bool:
+        """Whether the steps that are watched were done."""
+        return self.position >= self._steps
+
+    def step(self, on_part: OnPart | None = None) -> StepReport:
+        """Does a step under observation."""
+        if self.position == 0:
+            self._assemble()
+            self._note("set up", private_bytes())
+        peak, over = 0, threading.Event()
+
+        def look() -> None:
+            nonlocal peak
+            while not over.wait(SECONDS_BETWEEN_LOOKS):
+                peak = max(peak, private_bytes())
+
+        watcher = threading.Thread(target=look)
+        watcher.start()
+        try:
+            report = super().step(on_part)
+        finally:
+            over.set()
+            watcher.join()
+        self._note(f"peak in {report.group}", peak)
+        self._note(f"after {report.group}", private_bytes())
+        return report
+
+    def _assemble(self) -> None:
+        """Waits until all trials are there: pages that only one process maps would count as its own."""
+        began = time.monotonic()
+        while len(list(self._notes.parent.glob("*.jsonl"))) < self._trials:
+            if time.monotonic() - began > SECONDS_TO_ASSEMBLE:
+                raise TimeoutError("not all trials have started: too few CPUs for so many at once")
+            time.sleep(0.1)
+
+    def _note(self, moment: str, size: int) -> None:
+        with self._notes.open("a") as file:
+            file.write(json.dumps([moment, size]) + "\n")
+
+
+def private_bytes_of_imports() -> list[float]:
+    """What processes that have imported all that a trial needs keep for themselves, in bytes."""
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+    code += "import bench_search, torch_pruning\ninput()\nprint(bench_search.private_bytes())\ninput()"
+    command = [sys.executable, "-c", code]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, **pipes) for _ in range(2)]  # two: libraries' pages are shared
+    sizes = []
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    sizes = [float(process.stdout.readline()) for process in processes]
+    for process in processes:
+        process.communicate("\n")
+    return sizes
+
+
+def idle_search(arguments: argparse.Namespace) -> dict[str, float]:
+    """One repetition: so many trials that do nothing, in a new folder or in one where they were killed."""
+    began = time.perf_counter()
+    path = Path(arguments.worker)
+    config = load_config(None, {"search.b_grid": (1.0,), "search.num_samples": arguments.trials})
+    resume = path.exists()
+    folder = RunFolder.open(path) if resume else RunFolder.create(path, config_to_dict(config), {})
+    finished = 0
+    first = float("nan")
+
+    def progress(line: str) -> None:
+        nonlocal finished, first
+        if "complete" in line:
+            finished += 1
+            first = first if finished > 1 else time.perf_counter() - began
+            if finished == arguments.kill_after:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    none = {"nothing": torch.zeros(1).numpy()}
+    run_trials(config, none, {}, folder=folder, resume=resume, progress=progress, build=IdleRun)  # type: ignore[arg-type]
+    whole = time.perf_counter() - began
+    return {"first": first, "rest": (whole - first) / max(1, finished - 1), "driver": private_bytes()}
+
+
+def watched_search(arguments: argparse.Namespace) -> dict[str, list[float]]:
+    """One repetition: trials at the same time, and what each notes."""
+    path = Path(arguments.worker)
+    subject = load_subject(arguments)
+    cores = os.cpu_count() or 1
+    search = dataclasses.replace(
+        subject.config.search,
+        b_grid=(5.0,),
+        num_samples=arguments.at_once,
+        cpus_per_trial=cores / arguments.at_once,
+        max_failures=0,
+        space={},
+    )
+    notes = path.parent / "notes"
+    notes.mkdir()
+    config = dataclasses.replace(
+        subject.config,
+        search=search,
+        agent=dataclasses.replace(subject.config.agent, iterations=2),  # more take longer, not more memory
+        finetune=dataclasses.replace(subject.config.finetune, group_epochs=0.01),
+    )
+    folder = RunFolder.create(path, config_to_dict(config), {})
+    weights, splits = arrays_of(subject.model), subject.splits
+    build = partial(WatchedRun, notes=notes, trials=arguments.at_once, steps=arguments.steps)
+    run_trials(config, weights, splits, folder=folder, resume=False, progress=print, build=build)
+    found: dict[str, list[float]] = {}
+    for file in notes.glob("*.jsonl"):
+        for line in file.read_text().splitlines():
+            moment, size = json.loads(line)
+            found.setdefault(moment, []).append(size)
+    return found
+
+
+def repetition(path: Path, *options: str) -> dict[str, Any]:
+    """Runs one repetition in a fresh process; empty where the process was killed, as asked for."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--worker", str(path), *options]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode not in (0, -signal.SIGKILL):
+        raise SystemExit(f"a repetition failed with exit code {done.returncode}")
+    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {}
+
+
+def time_overhead(arguments: argparse.Namespace) -> None:
+    """Prints the figures of trials that do nothing."""
+    fresh, resumed = [], []
+    for _ in range(arguments.repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            fresh.append(repetition(Path(folder) / "run"))
+            path = Path(folder) / "killed"
+            repetition(path, "--kill-after", str(arguments.trials // 2))
+            resumed.append(repetition(path))
+    print(f"{machine()}, {os.cpu_count()} CPUs; {arguments.trials} trials that do nothing, n = {len(fresh)}")
+    print("| what | median [least, greatest] |\n|---|---|")
+    print(f"| seconds a trial | {spread([one['rest'] for one in fresh], '.3f')} |")
+    print(f"| seconds from start to the first row | {spread([one['first'] for one in fresh])} |")
+    print(f"| private memory of the driver, MiB | {spread([one['driver'] / MIB for one in fresh], '.0f')} |")
+    half = arguments.trials // 2
+    print(
+        f"| killed after {half} rows: seconds to the next row | {spread([one['first'] for one in resumed])} |"
+    )
+
+
+def weigh_trials(arguments: argparse.Namespace) -> None:
+    """Prints what one more trial adds to a node."""
+    found = {"imports alone (n = 2)": private_bytes_of_imports()}
+    for _ in range(arguments.repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            for moment, sizes in repetition(Path(folder) / "run").items():
+                found.setdefault(moment, []).extend(sizes)
+    trials = arguments.repeats * arguments.at_once
+    print(f"{machine()}; {arguments.at_once} trials at once, n = {trials} trials")
+    print("| private memory of a trial | MiB, median [least, greatest] |\n|---|---|")
+    for moment, sizes in found.items():
+        print(f"| {moment} | {spread([size / MIB for size in sizes], '.0f')} |")
+
+
+def main() -> None:
+    """Runs the benchmark and prints its table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="searches, each in a fresh process")
+    parser.add_argument("--trials", type=int, default=200, help="trials that do nothing")
+    parser.add_argument("--memory", action="store_true", help="weigh real trials instead")
+    parser.add_argument("--at-once", type=int, default=2, help="with --memory: trials at the same time")
+    parser.add_argument("--steps", type=int, default=2, help="with --memory: groups that each trial prunes")
+    parser.add_argument("--kill-after", type=int, default=-1, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    add_network_options(parser)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        print(json.dumps(watched_search(arguments) if arguments.memory else idle_search(arguments)))
+    elif arguments.memory:
+        weigh_trials(arguments)
+    else:
+        time_overhead(arguments)
+
+
+if __name__ == "__main__":
+    main()
