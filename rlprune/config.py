@@ -5,7 +5,6 @@ Each field's ``help`` is the command line's help. Loading is strict and lives in
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +23,10 @@ FACTORY_ARGUMENTS: dict[str, dict[str, Any]] = {
     "resnet56": {"width": 1.0},
 }
 """Default arguments of each factory; a factory that is not named here gets none."""
+
+
+POPULATIONS = ("pbt", "pb2", "mo-pbt")
+"""The schedulers under which trials copy one another."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,9 @@ class PruningConfig:
 
     b: float = setting(1.0, "drop bound in percentage points of val accuracy", above=0, high=100)
     efficiency: str = setting("macs", "what phi counts", choices=("filters", "macs", "params"))
+    efficiency_weight: float = setting(
+        1.0, "exponent of phi in the reward; above 1 the agent gives more accuracy for fewer MACs", above=0
+    )
     accuracy: str = setting(
         "soft", "hard: 0/1 per image; soft: probability of the true class", choices=("hard", "soft")
     )
@@ -201,8 +207,24 @@ class SearchConfig:
             "agent.iterations": {"low": 5, "high": 9},
             "finetune.learning_rate": {"low": 0.002, "high": 0.01, "log": True},
             "pruning.recovery": {"low": 0.2, "high": 0.8},
+            "pruning.efficiency_weight": {"low": 0.7, "high": 1.4, "log": True},
         },
-        "sampled settings: name -> {low, high, log} or {choices}",
+        "sampled settings: name -> {low, high, log} or {choices}; a population explores all of them",
+    )
+    scheduler: str = setting(
+        "none",
+        "none: independent trials; asha: stops trials that fall behind; pbt, pb2: one population for each b; "
+        "mo-pbt: one population for the whole front, which explores b too",
+        choices=("none", "asha", *POPULATIONS),
+    )
+    perturbation_interval: int = setting(
+        2, "populations: groups between two moments at which the worst members copy the best", low=1
+    )
+    grace_period: int = setting(2, "asha: groups before a trial may be stopped", low=1)
+    reduction_factor: float = setting(
+        2.0,
+        "asha: one in so many of the trials goes on, until so many times as many groups are done",
+        above=1,
     )
     cpus_per_trial: float = setting(1.0, "CPUs (and torch threads) of a trial", above=0)
     gpus_per_trial: float = setting(0.0, "fraction of a GPU, or a whole number of GPUs, of a trial", low=0)
@@ -210,6 +232,11 @@ class SearchConfig:
     address: str = setting("local", "Ray cluster: local | auto | HOST:PORT")
     storage_path: str = setting("results", "folder that holds the run folders")
     name: str = setting("", "name of the run folder; empty: command and time")
+
+    @property
+    def is_population(self) -> bool:
+        """Whether trials copy one another."""
+        return self.scheduler in POPULATIONS
 
 
 @dataclass(frozen=True)
@@ -231,34 +258,3 @@ class Config:
     agent: AgentConfig = field(default_factory=AgentConfig)
     finetune: FineTuneConfig = field(default_factory=FineTuneConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
-
-    def faults(self) -> Iterator[str]:
-        """Combinations that cannot work, each with what to do (single fields are checked when loaded)."""
-        if self.agent.masks % 2:
-            yield (
-                "agent.masks: must be even, because masks are sampled in antithetic pairs; "
-                f"got {self.agent.masks}"
-            )
-        gpus = self.search.gpus_per_trial
-        if gpus > 1 and gpus != int(gpus):
-            yield f"search.gpus_per_trial: above 1 only whole numbers can be scheduled; got {gpus:g}"
-        name = self.search.name
-        if name in (".", "..") or any(character in name for character in "/\\\0"):
-            yield (
-                "search.name: expected the name of one folder, without a path; "
-                f"got {name!r}; put folders into search.storage_path"
-            )
-        if not self.search.b_grid:
-            yield "search.b_grid: is empty; give at least one drop bound, for example 0.5,1,2"
-        for b in self.search.b_grid:
-            if not (math.isfinite(b) and 0 < b <= 100):
-                yield (
-                    f"search.b_grid: each b is a drop in percentage points above 0 and at most 100; got {b:g}"
-                )
-        if len(set(self.search.b_grid)) != len(self.search.b_grid):
-            yield f"search.b_grid: holds the same b twice: {', '.join(f'{b:g}' for b in self.search.b_grid)}"
-        if self.pruning.fidelity == "repair" and not self.pruning.repair:
-            yield (
-                "pruning.fidelity is 'repair' but pruning.repair is off; "
-                "use fidelity raw or bn, or turn repair on"
-            )

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from rlprune.config import FACTORY_ARGUMENTS, Config
+from rlprune.config_faults import faults_of
 from rlprune.config_values import Setting, all_settings, coerce, coerce_space, describe, nearest
 from rlprune.errors import ConfigError
 
@@ -167,7 +168,7 @@ class _Loading:
             good["search.space"], faults = coerce_space(good["search.space"], self.known)
             self.faults += [fault + self.sources["search.space"] for fault in faults]
         config = _build(good)
-        combinations = list(config.faults())
+        combinations = list(faults_of(config))
         combinations += _space_faults(config, set(combinations))
         self.faults += [fault for fault in combinations if not any(name in fault for name in replaced)]
         if self.faults:
@@ -199,7 +200,7 @@ def _space_faults(config: Config, known_faults: set[str]) -> Iterator[str]:
     """Values that Optuna could sample and that cannot be combined with the other settings."""
     for name, entry in config.search.space.items():
         for value in _examples(entry):
-            faults = [fault for fault in _replaced(config, name, value).faults() if fault not in known_faults]
+            faults = [f for f in faults_of(_replaced(config, name, value)) if f not in known_faults]
             if faults:
                 yield f"search.space.{name}: can give {value!r}, but {faults[0]}"
                 break

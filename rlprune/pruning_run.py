@@ -168,7 +168,7 @@ class PruningRun:
             total, kept = efficiency_counts(pruning.efficiency, cost, np.array(candidate.mask.sum()))
             lost = accuracy(self._correct) - accuracy(candidate.correct)
             drop = expected_drop(spent, lost, pruning.recovery)
-            return float(pruning_reward(drop, bound, total, kept))
+            return float(pruning_reward(drop, bound, total, kept, pruning.efficiency_weight))
 
         return sorted(candidates, key=reward, reverse=True)
 

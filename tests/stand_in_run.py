@@ -39,6 +39,7 @@ class StandInRun:
     def __init__(self, config: Config, weights: Any, behaviour: dict[str, Any]) -> None:
         self.config, self.weights, self.behaviour = config, weights, behaviour
         self.n_steps, self.position, self.part, self.total = N_STEPS, 0, 0, 0.0
+        self.reports: list[dict[str, Any]] = []
 
     @property
     def done(self) -> bool:
@@ -53,7 +54,7 @@ class StandInRun:
         self.part = 0
         self.position += 1
         self.total += (self.config.seed % 97) / 97 * self.config.agent.learning_rate
-        return Step(
+        self.reports.append(
             {
                 "step": self.position,
                 "n_steps": self.n_steps,
@@ -64,6 +65,7 @@ class StandInRun:
                 "macs_ratio": 1 - 0.1 * self.position,
             }
         )
+        return Step(self.reports[-1])
 
     def _drop(self) -> float:
         return self.config.pruning.b * self.total
@@ -92,12 +94,14 @@ class StandInRun:
         return {
             "position": self.position,
             "total": self.total,
+            "reports": self.reports,
             "agents": {"conv1": {"mask": torch.ones(8)}},
             "ballast": torch.zeros(self.behaviour.get("ballast", 0), dtype=torch.uint8),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.position, self.total = state["position"], state["total"]
+        self.reports = list(state["reports"])
         self.part = state["part"]["done"] if state["part"] else 0
 
     def histories(self) -> dict[str, list[dict[str, float]]]:
@@ -106,7 +110,12 @@ class StandInRun:
 
     def record(self) -> TrialRecord:
         return TrialRecord(
-            status="COMPLETE", drop_val=self._drop(), macs_ratio=0.6, accuracy_val=90.0, seconds=1.0
+            status="COMPLETE" if self.done else "STOPPED",
+            drop_val=self._drop(),
+            macs_ratio=1 - 0.1 * self.position,
+            accuracy_val=90.0,
+            seconds=1.0,
+            groups=self.reports,
         )
 
     def save_network(self, path: Path) -> None:

@@ -16,7 +16,7 @@ LONGEST = 300
 # A part may import itself and the parts of earlier tiers; parts of one tier do not know each other.
 TIERS = (
     {"errors", "seeding", "config"},
-    {"config_values"},
+    {"config_values", "config_faults"},
     {"config_loading"},
     {"data", "models", "pruning", "results", "local_ray"},
     {"rl", "training"},
@@ -44,7 +44,16 @@ OWNERS = {
     "matplotlib": {"results"},
     "tensorboardX": {"tensorboard"},
 }
-LIGHT = {"__init__", "errors", "seeding", "config", "config_values", "config_loading", "results"}
+LIGHT = {
+    "__init__",
+    "errors",
+    "seeding",
+    "config",
+    "config_values",
+    "config_faults",
+    "config_loading",
+    "results",
+}
 LIGHT_LIBRARIES = {"numpy", "yaml", "matplotlib", "rlprune"} | sys.stdlib_module_names
 HEAVY = ("torch", "ray", "optuna", "gymnasium", "torch_pruning", "matplotlib", "sklearn", "pyarrow")
 

@@ -3,10 +3,12 @@
 import json
 import math
 import pickle
+import re
 
 import pytest
 import yaml
 
+from rlprune import config_faults
 from rlprune.config import Config
 from rlprune.config_loading import config_from_dict, config_to_dict, field_help, load_config
 from rlprune.errors import ConfigError
@@ -21,7 +23,7 @@ def faults_of(*overrides, path=None):
 def test_nothing_given_is_the_defaults():
     assert load_config(None, []) == Config()
     assert load_config(None, {}) == Config()
-    assert not list(Config().faults())
+    assert not list(config_faults.faults_of(Config()))
 
 
 def test_every_default_passes_its_own_check():
@@ -268,3 +270,24 @@ def test_help_covers_every_setting():
     assert entries["agent.policy"].choices == ("set", "paper", "logits")
     name, kind, default, _, choices = entries["search.b_grid"]
     assert (name, kind, default, choices) == ("search.b_grid", tuple[float, ...], (0.5, 1.0, 2.0), None)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fault"),
+    [
+        (["search.scheduler=pbt", "search.num_samples=1"], "at least 2 members.* got 1"),
+        (["search.scheduler=mo-pbt", "search.num_samples=1", "search.b_grid=1"], "at least 2 members"),
+        (["search.scheduler=pb2", "search.space={agent.policy: {choices: [set]}}"], "nothing to explore"),
+        (["search.scheduler=bpt"], "expected one of none, asha, pbt"),
+    ],
+)
+def test_populations_that_cannot_work_are_refused(overrides, fault):
+    (found,) = faults_of(*overrides)
+    assert re.search(fault, found)
+
+
+def test_a_population_needs_two_members_wherever_they_come_from():
+    for scheduler, samples in (("pbt", 2), ("mo-pbt", 1)):
+        options = [f"search.scheduler={scheduler}", f"search.num_samples={samples}"]
+        assert load_config(None, options).search.is_population
+    assert not load_config(None, ["search.scheduler=asha", "search.num_samples=1"]).search.is_population

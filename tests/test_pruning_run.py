@@ -252,6 +252,51 @@ def test_the_agent_of_every_group_is_kept(whole: tuple[PruningRun, list[StepRepo
 
 
 @pytest.mark.ray
+def test_a_copy_continues_bit_for_bit_like_its_donor(
+    whole: tuple[PruningRun, list[StepReport]], tiny_model: nn.Module, digits_splits: DataSplits
+) -> None:
+    """A member that has gone its own way takes a donor's state, under the donor's settings."""
+    donor = start(tiny_model, digits_splits)
+    donor.step()
+    checkpoint = io.BytesIO()
+    torch.save(donor.state_dict(), checkpoint)
+    before = {name: value.clone() for name, value in donor.state_dict()["network"].items()}
+    member = start(tiny_model, digits_splits, seed=9, agent__learning_rate=0.1)
+    member.step()
+    checkpoint.seek(0)
+    state = torch.load(checkpoint, weights_only=True)
+    member = start(tiny_model, digits_splits)
+    member.load_state_dict(state)
+    finish(member)
+    assert comparable(member.record()) == comparable(whole[0].record())
+    for name, value in whole[0].state_dict()["network"].items():
+        assert torch.equal(value, member.state_dict()["network"][name]), name
+    for name, value in before.items():
+        assert torch.equal(value, donor.state_dict()["network"][name]), "the donor is left alone"
+        assert torch.equal(value, state["network"][name]), "and so is the checkpoint"
+
+
+@pytest.mark.ray
+def test_a_copy_goes_on_with_other_settings_and_obeys_its_own_bound(
+    whole: tuple[PruningRun, list[StepReport]], tiny_model: nn.Module, digits_splits: DataSplits
+) -> None:
+    donor = start(tiny_model, digits_splits)
+    first = donor.step()
+    b = max(first.drop_val, 0.0) + 0.3
+    changes = {"pruning__b": b, "agent__learning_rate": 0.1, "finetune__learning_rate": 0.001, "seed": 9}
+    copy = start(tiny_model, digits_splits, **changes, pruning__efficiency_weight=2.0)
+    copy.load_state_dict(donor.state_dict())
+    reports = [first, *finish(copy)]
+    record = copy.record()
+    assert [{**group, "seconds": 0.0} for group in record.groups[:1]] == [
+        {**first.to_metrics(), "seconds": 0.0}
+    ]
+    check_promise(reports, record, b=b)
+    assert (record.b, record.seed) == (b, 9)
+    assert record.groups[1:] != whole[0].record().groups[1:]
+
+
+@pytest.mark.ray
 def test_a_state_of_another_run_is_refused(
     whole: tuple[PruningRun, list[StepReport]], tiny_model: nn.Module, digits_splits: DataSplits
 ) -> None:

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from rlprune.rl.reward import accuracy_term, efficiency_term, pruning_reward
+from rlprune.rl.reward import accuracy_term, efficiency_term, pruning_reward, weighted_efficiency
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,35 @@ def test_a_tighter_bound_punishes_the_same_drop_more() -> None:
     assert (
         pruning_reward(0.4, 0.5, 64, 32) < pruning_reward(0.4, 1.0, 64, 32) < pruning_reward(0.4, 2.0, 64, 32)
     )
+
+
+@pytest.mark.parametrize(
+    ("efficiency", "weight", "expected"),
+    [
+        (0.25, 1.0, 0.25),
+        (0.25, 0.5, 0.5),
+        (0.25, 2.0, 0.0625),
+        (0.0, 0.5, 0.0),
+        (-4.0, 0.5, -2.0),
+    ],
+)
+def test_efficiency_weight_truth_table(efficiency: float, weight: float, expected: float) -> None:
+    assert weighted_efficiency(efficiency, weight) == pytest.approx(expected)
+
+
+def test_a_greater_efficiency_weight_prefers_the_smaller_network() -> None:
+    """Two masks whose paper rewards are equal: more accurate and larger, less accurate and smaller."""
+    drops, kept = np.array([0.2, 0.6]), np.array([64 * math.exp(-0.3), 64 * math.exp(-0.6)])
+    paper, less, more = (pruning_reward(drops, 1.0, 64, kept, weight) for weight in (1.0, 0.5, 2.0))
+    np.testing.assert_allclose(paper, 0.24)
+    assert less[0] > less[1]
+    assert more[1] > more[0]
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, math.nan, math.inf])
+def test_impossible_weight_is_refused(weight: float) -> None:
+    with pytest.raises(ValueError, match="efficiency weight"):
+        pruning_reward(1.0, 1.0, 64, 32, weight)
 
 
 @pytest.mark.parametrize("b", [0.0, -1.0, math.nan, math.inf])

@@ -41,7 +41,7 @@ GRID = (0.5, 1.0, 2.0)
 
 
 def searcher_in(folder: Path, config: Config) -> GridOptunaSearch:
-    return GridOptunaSearch(config, study_place(config, folder), lambda trial: None)
+    return GridOptunaSearch(config, study_place(config, folder), lambda assignment: assignment)
 
 
 def outcome(assignment: Assignment, status: str = "COMPLETE") -> TrialRecord:
@@ -208,7 +208,11 @@ def test_a_kill_in_the_middle_of_an_ask_changes_nothing(tmp_path: Path, cut: str
 def test_trials_go_on_from_their_checkpoints_after_a_kill(tmp_path: Path) -> None:
     config = search_config((1.0,), 2)
     assert searcher_in(tmp_path, config).ask().checkpoint == ""
-    again = GridOptunaSearch(config, study_place(config, tmp_path), lambda trial: tmp_path / trial)
+    again = GridOptunaSearch(
+        config,
+        study_place(config, tmp_path),
+        lambda known: replace(known, checkpoint=str(tmp_path / known.trial)),
+    )
     assert [again.ask().checkpoint for _ in range(2)] == [str(tmp_path / "t0000"), ""]
 
 
@@ -267,7 +271,7 @@ def checkpoints(folder: Path, steps: int) -> StandInRun:
         run.step(lambda part: None)
         path = folder / "attempt-001" / "t0000" / f"checkpoint_{number:06d}"
         path.mkdir(parents=True)
-        write_checkpoint(path, run)
+        write_checkpoint(path, run, {"trial": "t0000"})
     return run
 
 
@@ -303,7 +307,10 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, 
 def test_the_last_checkpoint_holds_record_and_network(tmp_path: Path) -> None:
     run = checkpoints(tmp_path, 4)
     paths = sorted((tmp_path / "attempt-001" / "t0000").iterdir())
-    assert [read_record(path) for path in paths] == [None, None, None, run.record()]
+    records = [read_record(path) for path in paths]
+    assert [record.status for record in records] == ["STOPPED"] * 3 + ["COMPLETE"]
+    assert [len(record.groups) for record in records] == [1, 2, 3, 4]
+    assert records[-1] == replace(run.record(), trial="t0000")
     assert set(torch.load(paths[-1] / "network.pt", weights_only=True)) == {"weight"}
 
 

@@ -14,6 +14,7 @@ import yaml
 from rlprune.errors import ResultsError
 from rlprune.results.frontier import frontier
 from rlprune.results.plot import frontier_png
+from rlprune.results.population_plot import population_png
 from rlprune.results.record import MEASURED_FIELDS, TrialRecord, measured_fields
 from rlprune.results.table import frontier_csv, frontier_markdown
 
@@ -195,7 +196,7 @@ class RunFolder:
         return content
 
     def write_frontier(self, records: Sequence[TrialRecord], max_drop: float | None) -> list[TrialRecord]:
-        """Writes ``frontier.csv``, ``.md`` and ``.png``, and keeps what the records know of test and latency.
+        """Writes ``frontier.*`` and ``population.png``, and keeps what the records know of test and latency.
 
         Args:
             records: All records, or only those of the frontier.
@@ -211,6 +212,8 @@ class RunFolder:
             "frontier.md": frontier_markdown(rows, max_drop),
             "frontier.png": frontier_png(rows, records),
         }
+        if any(record.lineage for record in records):
+            files["population.png"] = population_png(records)
         if measured:
             text = json.dumps({**self._measured(), **measured}, indent=2, allow_nan=False)
             files = {MEASURED: text + "\n", **files}

@@ -63,7 +63,9 @@ class TrialRecord:
 
     Accuracies, drops and ``b`` are percentage points; ratios are fractions of the base; latencies are
     milliseconds a batch of 1 or 256 images; ``network`` is a path relative to the run folder; the tuned base
-    is the base model after as many epochs of fine-tuning as a pruned network gets.
+    is the base model after as many epochs of fine-tuning as a pruned network gets. ``lineage`` says what
+    a member of a population has taken from others: after which ``step``, from which ``donor`` (empty for its
+    own start), and the ``b`` and ``settings`` that it went on with.
     """
 
     status: str
@@ -99,6 +101,7 @@ class TrialRecord:
     base_macs: int | None = None
     base_params: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    lineage: list[dict[str, Any]] = field(default_factory=list)
     widths: dict[str, int] = field(default_factory=dict)
     base_widths: dict[str, int] = field(default_factory=dict)
     groups: list[dict[str, Any]] = field(default_factory=list)

@@ -1,6 +1,27 @@
 """What one step of a pruning run did."""
 
 import dataclasses
+import math
+
+POINTS_PER_HALVING = 1.0
+"""Percentage points of accuracy on val that half of the MACs are worth in :func:`score`."""
+
+
+def score(drop_val: float, macs_ratio: float) -> float:
+    """How good an unfinished network is, in halvings of the MACs; larger is better.
+
+    ``log2(1 / macs_ratio) - drop_val / POINTS_PER_HALVING``: what was saved, minus what was paid. The drop
+    bound is not in it, so that it means the same at every b. Networks have to be compared at the same step:
+    one with more groups done has had more to save.
+
+    Args:
+        drop_val: Drop on val, percentage points.
+        macs_ratio: MACs as a fraction of the base's, above 0.
+
+    Returns:
+        0 for the base model; NaN if the drop is NaN.
+    """
+    return -math.log2(macs_ratio) - drop_val / POINTS_PER_HALVING
 
 
 @dataclasses.dataclass(frozen=True)

@@ -64,7 +64,7 @@ class GroupTask:
             engine: Measures the group's masks.
             context: What the policy may know of the filters.
             cost: The network's cost as a function of the kept filters.
-            pruning: What phi counts, and how many images a subset has.
+            pruning: What phi counts, its weight, and how many images a subset has.
             b: The drop bound in this group's reward, percentage points.
             spent: The drop so far, percentage points.
         """
@@ -97,4 +97,4 @@ class GroupTask:
         lost = self._whole - self._engine.accuracies(masks)
         drop = expected_drop(self._spent, lost, self._pruning.recovery)
         total, kept = efficiency_counts(self._pruning.efficiency, self._cost, masks.sum(1))
-        return pruning_reward(drop, self._b, total, kept)
+        return pruning_reward(drop, self._b, total, kept, self._pruning.efficiency_weight)

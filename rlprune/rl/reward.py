@@ -53,16 +53,39 @@ def efficiency_term(total: ArrayLike, kept: ArrayLike) -> NDArray[np.float64]:
     return np.log(counts["total"] / counts["kept"])
 
 
-def pruning_reward(drop: ArrayLike, b: float, total: ArrayLike, kept: ArrayLike) -> NDArray[np.float64]:
-    """The reward of a mask, equation 2 of the paper: ``R = psi * phi``.
+def weighted_efficiency(efficiency: ArrayLike, weight: float) -> NDArray[np.float64]:
+    """The efficiency term raised to a power, ``phi ** weight``; the sign of phi is kept.
+
+    As ``R = psi * phi ** weight``, a relative change of phi counts ``weight`` times as much as the same
+    relative change of psi: above 1 the agent gives more accuracy for a smaller network, below 1 less.
+    A constant factor would change no ranking of masks. Where phi is 0 the result is 0.
+
+    Args:
+        efficiency: phi, any shape.
+        weight: The exponent, above 0; 1 is the paper's reward.
+
+    Raises:
+        ValueError: The weight is not a finite number above 0.
+    """
+    if not (np.isfinite(weight) and weight > 0):
+        raise ValueError(f"the efficiency weight must be a finite number above 0; got {weight}")
+    phi = np.asarray(efficiency, dtype=np.float64)
+    return np.sign(phi) * np.abs(phi) ** weight
+
+
+def pruning_reward(
+    drop: ArrayLike, b: float, total: ArrayLike, kept: ArrayLike, efficiency_weight: float = 1.0
+) -> NDArray[np.float64]:
+    """The reward of a mask: ``R = psi * phi ** weight``, with weight 1 equation 2 of the paper.
 
     Args:
         drop: Base accuracy minus pruned accuracy in percentage points, for example shape (m,) for m masks.
         b: Drop bound in percentage points, above 0.
         total: Filters (or MACs, or parameters) before pruning, above 0.
         kept: What is left of them, above 0, shape (m,).
+        efficiency_weight: See :func:`weighted_efficiency`.
 
     Returns:
         R, shape (m,): 0 where nothing is removed, negative where the drop is beyond ``b``.
     """
-    return accuracy_term(drop, b) * efficiency_term(total, kept)
+    return accuracy_term(drop, b) * weighted_efficiency(efficiency_term(total, kept), efficiency_weight)

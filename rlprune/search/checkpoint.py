@@ -1,19 +1,20 @@
 """Checkpoints of a trial: tensors and JSON, each file with its hash, so that a damaged one is never used.
 
-A checkpoint is a folder with ``state.pt`` (the run's state), ``curves.jsonl`` (how its agents learned),
-``manifest.json`` (the hash of every other file) and, once the trial is done, ``record.json`` and
-``network.pt``. Tune copies the folder to ``tune/<attempt>/<trial>/checkpoint_<number>``; a kill may leave any
-part of that copy behind.
+A checkpoint is a folder with ``state.pt`` (the run's state), ``record.json`` (the trial's record so far, with
+its settings and lineage), ``curves.jsonl`` (how its agents learned), ``manifest.json`` (the hash of every
+other file) and, once the trial is done, ``network.pt``. Tune copies the folder to
+``tune/<attempt>/<trial>/checkpoint_<number>``; a kill may leave any part of that copy behind.
 """
 
+import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlprune.errors import CheckpointError
+from rlprune.errors import CheckpointError, ResultsError
 from rlprune.results.curves import curves_text
 from rlprune.results.record import TrialRecord
 from rlprune.search.parts import part_path
@@ -28,14 +29,24 @@ NETWORK = "network.pt"
 MANIFEST = "manifest.json"
 
 
-def write_checkpoint(folder: Path, run: "PruningRun") -> str:
-    """Write the state of a run, and its record and network if it is done; gives the hash of the state."""
+def write_checkpoint(folder: Path, run: "PruningRun", assignment: Mapping[str, Any]) -> str:
+    """Write the state of a run, its record so far, and its network if it is done.
+
+    Args:
+        folder: An empty folder.
+        run: The run.
+        assignment: What the record must hold and the run does not know: trial, settings, lineage.
+
+    Returns:
+        The hash of the state.
+    """
     import torch
 
     torch.save(run.state_dict(), folder / STATE)
     (folder / CURVES).write_text(curves_text(run.histories()), encoding="utf-8")
+    record = dataclasses.replace(run.record(), **assignment)
+    (folder / RECORD).write_text(record.to_json(), encoding="utf-8")
     if run.done:
-        (folder / RECORD).write_text(run.record().to_json(), encoding="utf-8")
         run.save_network(folder / NETWORK)
     hashes = {path.name: _hash(path) for path in sorted(folder.iterdir())}
     (folder / MANIFEST).write_text(json.dumps(hashes), encoding="utf-8")
@@ -66,15 +77,17 @@ def keep_agents(folder: Path, path: Path) -> None:
     write_tensors(path, state["agents"])
 
 
-def read_record(folder: Path) -> TrialRecord | None:
-    """The record of a trial that is done; None if it is not.
+def read_record(folder: Path) -> TrialRecord:
+    """The record of a trial as it was then: COMPLETE, or STOPPED if it was not done.
 
     Raises:
         CheckpointError: If a file is missing or damaged.
     """
     verify(folder)
-    path = folder / RECORD
-    return TrialRecord.from_json(path.read_text(encoding="utf-8")) if path.exists() else None
+    try:
+        return TrialRecord.from_json((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ResultsError) as error:
+        raise CheckpointError(f"{folder}: {RECORD} cannot be used: {error}") from error
 
 
 def verify(folder: Path) -> dict[str, str]:

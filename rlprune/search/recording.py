@@ -38,17 +38,34 @@ class TrialRecorder(tune.Callback, tune.Stopper):
     fault of the trial.
     """
 
-    def __init__(self, folder: RunFolder, searcher: GridOptunaSearch, progress: SearchProgress) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        searcher: GridOptunaSearch,
+        progress: SearchProgress,
+        *,
+        others_may_copy: bool = False,
+    ) -> None:
+        """Begin.
+
+        Args:
+            folder: The run folder.
+            searcher: Where the study is.
+            progress: Is told of what happens.
+            others_may_copy: Whether the checkpoints of a trial that has ended are still needed: members of a
+                population may have to begin with a copy of its network.
+        """
         self._folder, self._searcher, self._progress = folder, searcher, progress
         self._board = TensorBoardFiles(folder.path)
         self._recorded = {record.trial for record in folder.records()}
+        self._others_may_copy = others_may_copy
         self.fault: Exception | None = None
 
     def recover(self, assignment: Assignment) -> bool:
         """Make the row of a trial that was killed after its last checkpoint; False if it is not done."""
         folder = Path(assignment.checkpoint) if assignment.checkpoint else None
         record = read_record(folder) if folder else None
-        if folder is None or record is None:
+        if folder is None or record is None or record.status != "COMPLETE":
             return False
         self._complete(assignment, folder, record)
         return True
@@ -115,16 +132,16 @@ class TrialRecorder(tune.Callback, tune.Stopper):
         except CheckpointError as error:
             self._append(assignment, TrialRecord(status="FAILED", error=str(error)))
             return
-        if folder is not None and record is not None:
+        if folder is not None and record is not None and record.status == "COMPLETE":
             self._complete(assignment, folder, record)
         else:
             self._keep_agents(assignment, folder)
-            self._append(assignment, _without_record(trial.last_result))
+            self._append(assignment, _unfinished(trial.last_result, record))
 
     def _failed(self, trial: Trial) -> None:
         assignment = Assignment(**trial.config)
         record = TrialRecord(status="FAILED", error=_error_of(trial))
-        self._keep_agents(assignment, checkpoint_of(self._folder, assignment.trial))
+        self._keep_agents(assignment, newest_checkpoint(self._folder.path / "tune", assignment.trial))
         self._append(assignment, record)
 
     def _keep_agents(self, assignment: Assignment, folder: Path | None) -> None:
@@ -150,16 +167,15 @@ class TrialRecorder(tune.Callback, tune.Stopper):
         _copy_whole(folder / CURVES, self._folder.path / curves_name(trial))
 
     def _append(self, assignment: Assignment, record: TrialRecord) -> None:
-        record = dataclasses.replace(
-            record, trial=assignment.trial, b=assignment.b, seed=assignment.seed, settings=assignment.settings
-        )
+        record = dataclasses.replace(record, **assignment.for_record())
         if record.trial in self._recorded:
             return
         self._folder.append(record)
         self._recorded.add(record.trial)
         self._board.close(record.trial)
         self._searcher.tell(record)
-        remove_checkpoints(self._folder.path / "tune", record.trial)
+        if not self._others_may_copy:
+            remove_checkpoints(self._folder.path / "tune", record.trial)
         self._progress.finished(record)
 
 
@@ -169,19 +185,16 @@ def recover_finished(recorder: TrialRecorder, searcher: GridOptunaSearch) -> Non
         recorder.recover(assignment)
 
 
-def checkpoint_of(folder: RunFolder, trial: str) -> Path | None:
-    """The newest undamaged checkpoint of a trial of this run."""
-    return newest_checkpoint(folder.path / "tune", trial)
-
-
 def _is_finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _without_record(result: dict[str, Any]) -> TrialRecord:
+def _unfinished(result: dict[str, Any], record: TrialRecord | None) -> TrialRecord:
     """The row of a trial that a scheduler stopped half-way, or whose last checkpoint could not be written."""
     if "n_steps" in result and result.get("step") == result["n_steps"]:
         return TrialRecord(status="FAILED", error="the last checkpoint of the trial could not be written")
+    if record is not None and len(record.groups) == result.get("step"):
+        return record
     return TrialRecord(
         status="STOPPED",
         accuracy_val=result.get("accuracy_val"),

@@ -11,17 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
+from ray.tune.schedulers import TrialScheduler
 
 from rlprune.config import Config
 from rlprune.errors import ResultsError
 from rlprune.results.folder import RunFolder
 from rlprune.results.page_data import IMPORTANCES
 from rlprune.results.record import TrialRecord
+from rlprune.search.checkpoint import remove_checkpoints
 from rlprune.search.importances import importances_json
 from rlprune.search.interrupt import exclusive, graceful_signals
+from rlprune.search.journal import JOURNAL, Journal
 from rlprune.search.progress import SearchProgress
 from rlprune.search.ray_session import ray_session
-from rlprune.search.recording import TrialRecorder, checkpoint_of, recover_finished
+from rlprune.search.recording import TrialRecorder, recover_finished
+from rlprune.search.resuming import going_on, standings
+from rlprune.search.schedulers import all_pending, make_scheduler
 from rlprune.search.searcher import GridOptunaSearch
 from rlprune.search.study_storage import DATABASE, STUDY, study_place
 from rlprune.search.trainable import BuildRun, PruningTrainable, Weights, arrays_of, build_run
@@ -96,11 +101,14 @@ def run_trials(
             f"{folder.path}: holds a search already; go on with --resume, or choose another --name"
         )
     with exclusive(folder.path / "tune"), graceful_signals(), ray_session(config, verbose=verbose):
-        searcher = GridOptunaSearch(config, study_place(config, folder.path), partial(checkpoint_of, folder))
+        tune_folder = folder.path / "tune"
+        journal = Journal(tune_folder / JOURNAL)
+        going = partial(going_on, tune_folder, journal)
+        searcher = GridOptunaSearch(config, study_place(config, folder.path), going)
         searcher.reconcile(folder.records())
         total = len(config.search.b_grid) * config.search.num_samples
         shown = SearchProgress(progress, total, folder.records(), show_group=group_progress)
-        recorder = TrialRecorder(folder, searcher, shown)
+        recorder = TrialRecorder(folder, searcher, shown, others_may_copy=config.search.is_population)
         recover_finished(recorder, searcher)
         if not searcher.is_complete():
             trainable = tune.with_parameters(
@@ -109,15 +117,20 @@ def run_trials(
                 weights=weights,
                 splits=splits,
                 build=build,
-                tune_folder=str((folder.path / "tune").resolve()),
+                tune_folder=str(tune_folder.resolve()),
             )
-            _tuner(config, trainable, searcher, recorder, folder.path / "tune", verbose).fit()
+            scheduler = make_scheduler(config, journal, standings(folder, searcher.unfinished()))
+            with all_pending(config):
+                _tuner(config, trainable, searcher, scheduler, recorder, tune_folder, verbose).fit()
         if recorder.fault is not None:
             raise recorder.fault
         searcher.reconcile(folder.records())
         if not searcher.is_complete():
             raise KeyboardInterrupt
-        folder.write_files({IMPORTANCES: importances_json(searcher.study)})
+        for record in folder.records():
+            remove_checkpoints(tune_folder, record.trial)
+        if not config.search.is_population:  # whose members do not end with the settings they began with
+            folder.write_files({IMPORTANCES: importances_json(searcher.study)})
     return folder.records()
 
 
@@ -125,6 +138,7 @@ def _tuner(
     config: Config,
     trainable: Any,
     searcher: GridOptunaSearch,
+    scheduler: TrialScheduler | None,
     recorder: TrialRecorder,
     tune_folder: Path,
     verbose: bool,
@@ -134,6 +148,7 @@ def _tuner(
         tune.with_resources(trainable, resources),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
+            scheduler=scheduler,
             num_samples=-1,  # until the searcher has finished
             reuse_actors=True,
             trial_name_creator=_name_of,
@@ -146,11 +161,16 @@ def _tuner(
             stop=recorder,
             failure_config=tune.FailureConfig(max_failures=config.search.max_failures),
             checkpoint_config=tune.CheckpointConfig(
-                checkpoint_frequency=1, checkpoint_at_end=True, num_to_keep=_CHECKPOINTS_KEPT
+                checkpoint_frequency=1, checkpoint_at_end=True, num_to_keep=_checkpoints_kept(config)
             ),
             verbose=int(verbose),
         ),
     )
+
+
+def _checkpoints_kept(config: Config) -> int:
+    """A donor may come to the next meeting before the copy has read the checkpoint that it goes on from."""
+    return _CHECKPOINTS_KEPT + (config.search.perturbation_interval + 1) * config.search.is_population
 
 
 def _new_attempt(tune_folder: Path) -> str:

@@ -51,24 +51,22 @@ def trial_number(name: str) -> int:
 class GridOptunaSearch(OptunaSearch):
     """Fixes b for each ask, the one with the fewest trials first, and lets Optuna sample the rest."""
 
-    def __init__(
-        self, config: Config, place: StudyPlace, checkpoint_of: Callable[[str], Path | None]
-    ) -> None:
+    def __init__(self, config: Config, place: StudyPlace, go_on: Callable[[Assignment], Assignment]) -> None:
         """Open the study, or make it.
 
         Args:
             config: The settings of the run.
             place: Database and name of the study.
-            checkpoint_of: Trial's name -> checkpoint that a trial of an earlier process goes on from.
+            go_on: What a trial of an earlier process began with -> what it goes on with.
         """
         self._config = config
-        self._checkpoint_of = checkpoint_of
+        self._go_on = go_on
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         super().__init__(
             space=distributions(config),
             metric=list(OBJECTIVES),
             mode=["min"] * len(OBJECTIVES),
-            sampler=make_sampler(config.search.sampler, child_seed(config.seed, "sampler"), self._total),
+            sampler=make_sampler(self._sampler_name, child_seed(config.seed, "sampler"), self._total),
             storage=open_storage(place.url),
             study_name=place.name,
         )
@@ -84,6 +82,11 @@ class GridOptunaSearch(OptunaSearch):
     @property
     def _total(self) -> int:
         return len(self._config.search.b_grid) * self._config.search.num_samples
+
+    @property
+    def _sampler_name(self) -> str:
+        """Members of a population begin at random: all are asked for before anything is known."""
+        return "random" if self._config.search.is_population else self._config.search.sampler
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=states or None)
@@ -109,18 +112,17 @@ class GridOptunaSearch(OptunaSearch):
 
     def _assign(self, number: int) -> Assignment:
         seed = child_seed(self._config.seed, "sampler", number)
-        self.study.sampler = make_sampler(self._config.search.sampler, seed, self._total)
+        self.study.sampler = make_sampler(self._sampler_name, seed, self._total)
         name = trial_name(number)
         again = self._trials()[number].state == TrialState.RUNNING
-        checkpoint = self._checkpoint_of(name) if again else None
         settings = dict(self._suggest_again(number) if again else self.study.ask(self._space).params)
-        return Assignment(
+        assignment = Assignment(
             trial=name,
             b=settings.pop(B),
             seed=child_seed(self._config.seed, "trial", number),
             settings=settings,
-            checkpoint=str(checkpoint or ""),
         )
+        return self._go_on(assignment) if again else assignment
 
     def _next_number(self) -> int | None:
         if self._unfinished:
@@ -139,10 +141,17 @@ class GridOptunaSearch(OptunaSearch):
         trial = optuna.Trial(self.study, self._trials()[number]._trial_id)
         return {name: trial._suggest(name, distribution) for name, distribution in self._space.items()}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """The config of Tune's next trial, or FINISHED."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The config of Tune's next trial, or FINISHED; None as long as the members of a population go on.
+
+        Once a searcher has finished Tune keeps no process for trials that it has paused, as those of a
+        population are at each meeting: each would be started anew.
+        """
         assignment = self.ask()
-        return Searcher.FINISHED if assignment is None else dict(vars(assignment))
+        if assignment is not None:
+            return dict(vars(assignment))
+        waits = self._config.search.is_population and self._trials(TrialState.RUNNING)
+        return None if waits else Searcher.FINISHED
 
     def tell(self, record: TrialRecord) -> None:
         """Tell the study how a trial ended: COMPLETE, FAIL or PRUNED. Telling it again changes nothing.
@@ -164,6 +173,10 @@ class GridOptunaSearch(OptunaSearch):
         for name in ("network", "error"):
             if getattr(record, name):
                 storage.set_trial_user_attr(storage_id, name, getattr(record, name))
+        if record.lineage:  # the study's parameters are those that the member began with
+            ended = {"b": record.b, "settings": record.settings, "lineage": record.lineage}
+            for name, value in ended.items():
+                storage.set_trial_user_attr(storage_id, name, value)
         if number in self._unfinished:
             self._unfinished.remove(number)
         if record.status != "COMPLETE":

@@ -10,6 +10,7 @@ import numpy as np
 from ray import tune
 
 from rlprune.config import Config
+from rlprune.results.step_report import score
 from rlprune.search.checkpoint import read_state, undamaged_at_or_before, write_checkpoint
 from rlprune.search.parts import AT_THE_START, part_path, read_part, write_part
 from rlprune.search.resources import share_of_this_node
@@ -40,6 +41,7 @@ class Assignment:
         seed: Its seed.
         settings: Sampled settings, dotted name -> value.
         checkpoint: Folder of the checkpoint to go on from; empty to start afresh.
+        lineage: What it has taken from other members of its population; see ``TrialRecord.lineage``.
     """
 
     trial: str
@@ -47,6 +49,11 @@ class Assignment:
     seed: int
     settings: dict[str, Any]
     checkpoint: str = ""
+    lineage: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    def for_record(self) -> dict[str, Any]:
+        """The fields of the trial's record that the assignment knows."""
+        return {name: getattr(self, name) for name in ("trial", "b", "seed", "settings", "lineage")}
 
     def to_config(self, config: Config) -> Config:
         """The settings of this trial, given those of the run."""
@@ -111,7 +118,7 @@ class PruningTrainable(tune.Trainable):
 
         from rlprune.pruning.memory_share import claim_share
 
-        assignment = Assignment(**config)
+        assignment = self._assignment = Assignment(**config)
         search = self._run_config.search
         torch.set_num_threads(max(1, int(search.cpus_per_trial)))
         settings = assignment.to_config(self._run_config)
@@ -125,24 +132,34 @@ class PruningTrainable(tune.Trainable):
             self.load_checkpoint(assignment.checkpoint)
         else:
             self._go_on(self._the_run.state_dict(), AT_THE_START)
+        self._again = bool(assignment.checkpoint)
 
     def step(self) -> dict[str, Any]:
-        """Do one group, or the final fine-tune."""
+        """Do one group, or the final fine-tune.
+
+        A trial that goes on from an earlier process's checkpoint begins with the report of its newest step:
+        the scheduler of this process does not know it, and may have to decide on it.
+        """
         run = self._the_run
-        metrics = run.step(lambda part: write_part(self._part_path, self._state, part)).to_metrics()
+        if self._again and run.position:
+            metrics: dict[str, Any] = dict(run.record().groups[-1])
+        else:
+            metrics = dict(run.step(lambda part: write_part(self._part_path, self._state, part)).to_metrics())
+        self._again = False
+        metrics["score"] = score(metrics["drop_val"], metrics["macs_ratio"])
         history = run.histories().get(str(metrics["group"]), [])
         return {**metrics, "done": run.done, AGENT_HISTORY: history}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write everything that the next step needs, and at the end the record and the network."""
-        self._state = write_checkpoint(Path(checkpoint_dir), self._the_run)
+        self._state = write_checkpoint(Path(checkpoint_dir), self._the_run, self._assignment.for_record())
 
     def load_checkpoint(self, checkpoint: str) -> None:
         """Go on from a checkpoint, or from the one before it if it is damaged, and from the part after it."""
         self._go_on(*read_state(undamaged_at_or_before(Path(checkpoint))))
 
     def _go_on(self, state: dict[str, Any], state_hash: str) -> None:
-        self._state = state_hash
+        self._state, self._again = state_hash, False
         part = read_part(self._part_path, state_hash)
         if part is not None or state_hash != AT_THE_START:
             self._the_run.load_state_dict({**state, "part": part})

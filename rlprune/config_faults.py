@@ -1,0 +1,55 @@
+"""Settings that cannot work together, each with what to do (single ones are checked when they are loaded)."""
+
+import math
+from collections.abc import Iterator
+
+from rlprune.config import Config, SearchConfig
+
+
+def faults_of(config: Config) -> Iterator[str]:
+    """What is wrong with a combination of settings; nothing if all is well."""
+    if config.agent.masks % 2:
+        yield (
+            "agent.masks: must be even, because masks are sampled in antithetic pairs; "
+            f"got {config.agent.masks}"
+        )
+    if config.pruning.fidelity == "repair" and not config.pruning.repair:
+        yield (
+            "pruning.fidelity is 'repair' but pruning.repair is off; "
+            "use fidelity raw or bn, or turn repair on"
+        )
+    yield from _search_faults(config.search)
+    yield from _population_faults(config.search)
+
+
+def _search_faults(search: SearchConfig) -> Iterator[str]:
+    if search.gpus_per_trial > 1 and search.gpus_per_trial != int(search.gpus_per_trial):
+        yield (
+            "search.gpus_per_trial: above 1 only whole numbers can be scheduled; "
+            f"got {search.gpus_per_trial:g}"
+        )
+    if search.name in (".", "..") or any(character in search.name for character in "/\\\0"):
+        yield (
+            "search.name: expected the name of one folder, without a path; "
+            f"got {search.name!r}; put folders into search.storage_path"
+        )
+    if not search.b_grid:
+        yield "search.b_grid: is empty; give at least one drop bound, for example 0.5,1,2"
+    for b in search.b_grid:
+        if not (math.isfinite(b) and 0 < b <= 100):
+            yield f"search.b_grid: each b is a drop in percentage points above 0 and at most 100; got {b:g}"
+    if len(set(search.b_grid)) != len(search.b_grid):
+        yield f"search.b_grid: holds the same b twice: {', '.join(f'{b:g}' for b in search.b_grid)}"
+
+
+def _population_faults(search: SearchConfig) -> Iterator[str]:
+    if not search.is_population:
+        return
+    size = search.num_samples * (len(search.b_grid) if search.scheduler == "mo-pbt" else 1)
+    if size < 2:
+        yield (
+            f"search.num_samples: a population of {search.scheduler} needs at least 2 members, better 4 or "
+            f"more; got {size}"
+        )
+    if not any("low" in entry for entry in search.space.values()):
+        yield f"search.space: holds no range, so a population of {search.scheduler} has nothing to explore"

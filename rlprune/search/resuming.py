@@ -1,0 +1,45 @@
+"""What a resumed search finds of trials that an earlier process began."""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+from rlprune.errors import CheckpointError
+from rlprune.results.folder import RunFolder
+from rlprune.results.record import TrialRecord
+from rlprune.search.checkpoint import newest_checkpoint, read_record, verify
+from rlprune.search.journal import Journal
+from rlprune.search.trainable import Assignment
+
+
+def going_on(tune_folder: Path, journal: Journal, assignment: Assignment) -> Assignment:
+    """What a trial that an earlier process began goes on with: its newest checkpoint and settings.
+
+    A member of a population that had agreed to copy another goes on from that one's checkpoint if the copy
+    has none of its own yet.
+    """
+    own = newest_checkpoint(tune_folder, assignment.trial)
+    if own is not None:
+        known = read_record(own)
+        assert known.b is not None
+        assignment = dataclasses.replace(
+            assignment, b=known.b, settings=known.settings, lineage=known.lineage, checkpoint=str(own)
+        )
+    exploit = journal.newest_exploit(assignment.trial)
+    if exploit is None or len(exploit.assignment["lineage"]) <= len(assignment.lineage):
+        return assignment
+    try:
+        verify(Path(exploit.checkpoint))
+    except CheckpointError:
+        return assignment
+    return dataclasses.replace(Assignment(**exploit.assignment), checkpoint=exploit.checkpoint)
+
+
+def standings(folder: RunFolder, unfinished: Iterable[Assignment]) -> list[TrialRecord]:
+    """How the trials of earlier processes stood after each step, but for the step that is reported again."""
+    records = folder.records()
+    for assignment in unfinished:
+        if assignment.checkpoint:
+            record = read_record(Path(assignment.checkpoint))
+            records.append(dataclasses.replace(record, groups=record.groups[:-1]))
+    return records
