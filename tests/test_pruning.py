@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rlprune.errors import ModelError, PruningError
-from rlprune.models import resnet20, vgg16_bn
+from rlprune.models import resnet20, resnet56, vgg16_bn
 from rlprune.pruning import prefix_cache
 from rlprune.pruning.cost import GroupCost, count_cost
 from rlprune.pruning.groups import FilterGroup, Member, find_groups
@@ -22,6 +22,7 @@ from rlprune.pruning.surgery import cut, resize_to_state
 NETWORKS = {
     "vgg16_bn": lambda: vgg16_bn(width=0.125, num_classes=10, in_channels=3),
     "resnet20": lambda: resnet20(width=0.5, num_classes=10, in_channels=3),
+    "resnet56": lambda: resnet56(width=0.25, num_classes=10, in_channels=3),
     "resnet18": lambda: torchvision.models.resnet18(num_classes=10),
     "mobilenet_v2": lambda: torchvision.models.mobilenet_v2(num_classes=10, width_mult=0.35, dropout=0.0),
     "flattened": lambda: nn.Sequential(
@@ -69,10 +70,14 @@ def calibration() -> torch.Tensor:
     return torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(2))
 
 
-def some_groups(network: nn.Module) -> list[FilterGroup]:
-    """All groups of the small networks, every fourth of the large ones."""
+@pytest.fixture(scope="module", params=["some", pytest.param("every", marks=pytest.mark.slow)])
+def groups(network: nn.Module, request: pytest.FixtureRequest) -> list[FilterGroup]:
+    """Every group; in the quick tier all of the small networks, some of the large and of the deep ones."""
     groups = find_groups(network, torch.zeros(1, 3, 32, 32))
-    return groups[:: 1 if sum(p.numel() for p in network.parameters()) < 300_000 else 4]
+    if request.param == "every":
+        return groups
+    step = 4 if sum(p.numel() for p in network.parameters()) > 300_000 else 1 + len(groups) // 15 * 6
+    return groups[::step]
 
 
 LABELS = torch.arange(24) % 10
@@ -145,8 +150,8 @@ def test_groups_of_a_residual_network_are_blocks_and_streams():
     assert [len(stream.with_role("producer")) for stream in streams] == [4, 4, 4]
 
 
-def test_masked_equals_cut_on_every_group(network, images):
-    for group in some_groups(network):
+def test_masked_equals_cut_on_every_group(network, groups, images):
+    for group in groups:
         for mask in random_masks(group, 2):
             expected = masked_forward(network, group, mask, images)
             smaller = copy.deepcopy(network)
@@ -156,8 +161,8 @@ def test_masked_equals_cut_on_every_group(network, images):
             assert sum(p.numel() for p in smaller.parameters()) < sum(p.numel() for p in network.parameters())
 
 
-def test_cost_of_cut_networks_is_what_the_flop_counter_and_the_group_cost_say(network, images):
-    for group in some_groups(network):
+def test_cost_of_cut_networks_is_what_the_flop_counter_and_the_group_cost_say(network, groups, images):
+    for group in groups:
         mask = random_masks(group, 1)[0]
         predicted = GroupCost(network, group, images[:1])
         smaller = copy.deepcopy(network)
@@ -177,16 +182,16 @@ def test_macs_of_one_convolution_by_hand():
     assert cost.params == 5 * 27 + 5 + 80 * 7 + 7
 
 
-def test_engine_equals_plain_forward_raw(network, images, calibration):
-    for group in some_groups(network):
+def test_engine_equals_plain_forward_raw(network, groups, images, calibration):
+    for group in groups:
         masks = random_masks(group, 2)
         measured = make_engine(network, group, images, calibration, "raw").accuracies(masks)
         expected = [soft(masked_forward(network, group, mask, images)) for mask in masks]
         np.testing.assert_allclose(measured, expected, atol=2e-3)
 
 
-def test_engine_equals_plain_forward_bn(network, images, calibration):
-    for group in some_groups(network):
+def test_engine_equals_plain_forward_bn(network, groups, images, calibration):
+    for group in groups:
         masks = random_masks(group, 2)
         measured = make_engine(network, group, images, calibration, "bn").accuracies(masks)
         expected = [soft(re_estimated_forward(network, group, mask, images, calibration)) for mask in masks]
@@ -247,8 +252,8 @@ def layers_behind(model, group):
     return changed
 
 
-def test_engine_equals_plain_forward_of_the_repaired_cut_network(network, images, calibration):
-    for group in some_groups(network):
+def test_engine_equals_plain_forward_of_the_repaired_cut_network(network, groups, images, calibration):
+    for group in groups:
         masks = random_masks(group, 2)
         moments = collect_moments(network, group, calibration, ridge=1e-3, batch_size=500, seed=0)
         expected = []
@@ -432,6 +437,17 @@ def test_engine_in_bf16_is_close(images, calibration):
     exact = make_engine(model, group, images, calibration, "raw").accuracies(masks)
     fast = make_engine(model, group, images, calibration, "raw", dtype=torch.bfloat16).accuracies(masks)
     assert np.abs(fast - exact).max() < 1.0
+
+
+@pytest.mark.parametrize("accuracy", ["hard", "soft"])
+def test_outputs_that_are_not_finite_are_no_accuracy(images, calibration, accuracy):
+    model = warmed("vgg16_bn")
+    group = find_groups(model, images[:1])[2]
+    broken = images.clone()
+    broken[3, 0, 5, 5] = torch.nan
+    engine = make_engine(model, group, broken, calibration, "raw", accuracy=accuracy)
+    with pytest.raises(PruningError, match=r"2 masks of the group of features\.7"):
+        engine.accuracies(random_masks(group, 2))
 
 
 def test_cut_networks_are_rebuilt_from_their_state(network, images):

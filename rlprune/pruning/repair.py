@@ -118,10 +118,13 @@ def cholesky(matrix: torch.Tensor) -> torch.Tensor:
     """The lower factor of a symmetric positive definite matrix; on a GPU without waiting for it.
 
     Raises:
-        PruningError: The matrix is not positive definite (on a CPU only: there, looking costs nothing).
+        PruningError: The matrix is not positive definite (on a CPU, where looking costs nothing; on a GPU the
+            factor is NaN, which every accuracy computed from it shows).
     """
     factor, info = torch.linalg.cholesky_ex(matrix)
-    if factor.device.type == "cpu" and info.item():
+    if factor.device.type != "cpu":
+        return factor.masked_fill(info != 0, torch.nan)
+    if info.item():
         raise PruningError(
             f"the inputs of a layer of the group cannot be solved for (Cholesky failed at {info.item()}): "
             "raise pruning.ridge, or look for values that are not finite in the images or weights"

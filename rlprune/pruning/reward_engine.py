@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rlprune.errors import PruningError
 from rlprune.pruning.groups import FilterGroup
 from rlprune.pruning.masked_consumer import ConsumerWeights, MaskedConsumer, WeightsForMask
 from rlprune.pruning.memory import retried
@@ -161,6 +162,11 @@ class RewardEngine:
             with torch.inference_mode():
                 totals = retried(lambda: self._measure(list(fresh.values())), self._images.halve_blocks)
             shares = totals.double().cpu().numpy() / self._images.used
+            if not np.isfinite(shares).all():
+                raise PruningError(
+                    f"{np.sum(~np.isfinite(shares))} masks of the group of {self.group.name} give outputs "
+                    "that are not finite: raise pruning.ridge, or look for such values in the images or weights"
+                )
             self._known.update(zip(fresh, (100.0 * shares).tolist(), strict=True))
         return np.array([self._known[key] for key in keys])
 
@@ -196,7 +202,8 @@ class RewardEngine:
     def _correctness(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The sum over images ``(n, classes)`` of right decisions, or of the true class's probability."""
         if self._accuracy == "hard":
-            return (logits.argmax(1) == labels).sum()
+            right = (logits.argmax(1) == labels).float()
+            return torch.where(logits.isfinite().all(1), right, torch.nan).sum()
         return logits.softmax(1).gather(1, labels[:, None]).sum()
 
     def _re_estimate(self, weights: dict[str, ConsumerWeights | None]) -> None:

@@ -28,7 +28,7 @@ class PruningModule(TorchRLModule, ValueFunctionAPI):
         """Build the policy; the global generators stay as they are."""
         settings = self.model_config
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings["seed"])
+            torch.default_generator.manual_seed(settings["seed"])  # torch.manual_seed moves a GPU's too
             self.policy = POLICIES[settings["policy"]](settings["task"].context, settings["keep_probability"])
         self.value = nn.Parameter(torch.zeros(())) if settings["value"] else None
         self.generator = torch.Generator().manual_seed(settings["seed"])
