@@ -109,6 +109,13 @@ class PruningConfig:
     )
     reward_split: str = setting("reward", "images that rewards are computed on", choices=("reward", "train"))
     reward_images: int = setting(128, "images of each iteration's fresh subset", low=1)
+    screening: float = setting(
+        1.0,
+        "share of the subset on which all masks of an iteration are measured; the better half is measured on "
+        "as many images again, and so on (1: all masks on all images)",
+        above=0,
+        high=1,
+    )
     calibration_images: int = setting(
         2000, "train images for Gram matrices, batch-norm statistics, scores", low=8
     )

@@ -2,36 +2,48 @@
 
 Plain way: for each mask the full network in fp32, with the mask on the inputs of the layers that read the
 group, over the same images. The engine gets ``--masks`` masks a group, the slow ways ``--plain-masks``; all
-repeats take turns. The exact rewards are those of the same engine in fp32 (equal to the plain way: a test).
+ways and repeats take turns. The exact rewards are those of the same engine in fp32 (equal to the plain way: a
+test). What is measured is one line of ``--out`` a group and repeat; a second start goes on with what is
+missing, and ``--report`` only prints the tables of what is there.
 
     python scripts/bench_reward_engine.py --data parquet:../shared/data/cifar10 \
-        --base ../shared/models/vgg16_bn_w025_cifar10.pt
+        --base ../shared/models/vgg16_bn_w025_cifar10.pt --out engine.jsonl
 """
 
 import argparse
 import copy
+import functools
+import itertools
 import json
-import statistics
+import shlex
+import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from bench_network import Subject, add_network_options, load_subject, machine, random_masks, seconds, spread
+from bench_network import Subject, add_network_options, load_subject, machine, random_masks
+from reward_tables import engine_report, of_kind, read_rows
 from scipy.stats import kendalltau
 from torch import nn
 
 from rlprune.pruning.cost import GroupCost, layer_macs
 from rlprune.pruning.groups import FilterGroup
 from rlprune.pruning.reward_engine import RewardEngine
+from rlprune.pruning.screening import round_ends, screened_losses
 from rlprune.pruning.surgery import cut
 from rlprune.rl.reward import pruning_reward
 
 B = 2.0
 FIDELITIES = ("raw", "bn", "repair")
+ACCURACIES = ("soft", "hard")
+SHARES = (0.25, 0.5)
+"""First rounds of the successive halving whose ranking is measured."""
+SLICES = (100, 250, 500)
+"""Numbers of images whose ranking of all masks is measured."""
 BATCH = 500
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def masked_forward(model: nn.Module, group: FilterGroup, mask: np.ndarray, inputs: torch.Tensor) -> None:
@@ -65,9 +77,9 @@ def cut_and_run(subject: Subject, group: FilterGroup, mask: np.ndarray, inputs: 
 
 
 def make_engine(
-    subject: Subject, group: FilterGroup, images: int, fidelity: str, dtype: torch.dtype
+    subject: Subject, group: FilterGroup, images: int, fidelity: str, accuracy: str, dtype: torch.dtype
 ) -> RewardEngine:
-    """An engine with hard accuracies on images of the reward split."""
+    """An engine on images of the reward split."""
     inputs, labels = subject.normalised("reward", images, seed=1)
     calibration, _ = subject.normalised("train", subject.config.pruning.calibration_images, seed=2)
     return RewardEngine(
@@ -77,17 +89,16 @@ def make_engine(
         labels,
         calibration=calibration,
         fidelity=fidelity,  # type: ignore[arg-type]
-        accuracy="hard",
+        accuracy=accuracy,  # type: ignore[arg-type]
         ridge=subject.config.pruning.ridge,
         dtype=dtype,
         seed=3,
     )
 
 
-def rewards(engine: RewardEngine, cost: GroupCost, masks: np.ndarray) -> np.ndarray:
+def rewards(cost: GroupCost, lost: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """The paper's reward of each mask, over MACs, with b = 2."""
-    drop = engine.whole_accuracy() - engine.accuracies(masks)
-    return pruning_reward(drop, B, cost.macs(np.array(cost.n_filters)), cost.macs(masks.sum(1)))
+    return pruning_reward(lost, B, cost.macs(np.array(cost.n_filters)), cost.macs(masks.sum(1)))
 
 
 def needed_macs(subject: Subject, group: FilterGroup, masks: np.ndarray) -> float:
@@ -100,10 +111,17 @@ def needed_macs(subject: Subject, group: FilterGroup, masks: np.ndarray) -> floa
     return sum(per_layer[name] * (kept if name in consumers else 1.0) for name in names[first:])
 
 
-def matrix_peak(dtype: torch.dtype) -> float:
+def matrix_peak(dtype: torch.dtype, clock: str) -> float:
     """The machine's best multiply-accumulates a second in a 2048 x 2048 x 2048 matrix product."""
     a = torch.randn(2048, 2048).to(dtype)
-    return 2048**3 / min(seconds(lambda: a @ a) for _ in range(10))
+    return 2048**3 / min(seconds(lambda: a @ a, clock) for _ in range(10))
+
+
+def seconds(run: Callable[[], object], clock: str) -> float:
+    """The time of one call, on the wall or summed over the cores that worked on it."""
+    began = CLOCKS[clock]()
+    run()
+    return CLOCKS[clock]() - began
 
 
 def reset_peak_memory() -> None:
@@ -122,7 +140,7 @@ def peak_memory() -> float:
 def bench_group(
     subject: Subject, group: FilterGroup, arguments: argparse.Namespace, repeat: int
 ) -> dict[str, dict[str, float]]:
-    """Seconds a mask of each way, for one group and repeat: set-up apart, engines also with it."""
+    """Seconds a mask, seconds of set-up and peak memory of each way, for one group and repeat."""
     inputs, _ = subject.normalised("reward", arguments.images, seed=1)
     low = copy.deepcopy(subject.model).to(torch.bfloat16).to(memory_format=torch.channels_last)
     low_inputs = inputs.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
@@ -131,79 +149,129 @@ def bench_group(
     many = random_masks(group, arguments.masks, seed=200 + repeat)
     ways: dict[str, Callable[[np.ndarray], None]] = {
         "plain fp32": lambda mask: masked_forward(subject.model, group, mask, plain_inputs),
-        "plain bf16": lambda mask: masked_forward(low, group, mask, low_inputs),
+        "plain bf16, channels-last": lambda mask: masked_forward(low, group, mask, low_inputs),
         "torch-pruning fp32": lambda mask: cut_and_run(subject, group, mask, plain_inputs),
     }
     found: dict[str, dict[str, float]] = {}
     for name, way in ways.items():
         reset_peak_memory()
-        taken = sum(seconds(lambda mask=mask, way=way: way(mask)) for mask in few) / len(few)
-        found[name] = {"mask": taken, "with set-up": taken, "memory": peak_memory()}
-    for fidelity in FIDELITIES:
+        taken = sum(seconds(lambda mask=mask, way=way: way(mask), arguments.clock) for mask in few) / len(few)
+        found[name] = {"mask": taken, "set-up": 0.0, "memory": peak_memory()}
+    for fidelity in arguments.fidelities.split(","):
         reset_peak_memory()
-        began = time.perf_counter()
-        engine = make_engine(subject, group, arguments.images, fidelity, torch.bfloat16)
-        setup = time.perf_counter() - began
-        taken = seconds(lambda engine=engine: engine.accuracies(many)) / len(many)
-        found[f"engine {fidelity}"] = {
-            "mask": taken,
-            "with set-up": taken + setup / len(many),
-            "memory": peak_memory(),
-        }
+        began = CLOCKS[arguments.clock]()
+        engine = make_engine(subject, group, arguments.images, fidelity, "hard", torch.bfloat16)
+        setup = CLOCKS[arguments.clock]() - began
+        taken = seconds(lambda engine=engine: engine.accuracies(many), arguments.clock) / len(many)
+        found[f"engine {fidelity}"] = {"mask": taken, "set-up": setup, "memory": peak_memory()}
     return found
 
 
-def agreement(subject: Subject, arguments: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
-    """The engine in bf16 against the engine in fp32, for every fidelity and group."""
-    found: dict[str, dict[str, list[float]]] = {}
-    for fidelity in FIDELITIES:
-        found[fidelity] = {"largest difference of accuracies": [], "tau": []}
+def agreement(
+    subject: Subject, group: FilterGroup, arguments: argparse.Namespace, fidelity: str, accuracy: str
+) -> dict[str, object]:
+    """The engine in bf16, on all images, on a slice of them and with screening, against the exact rewards."""
+    masks = random_masks(group, 64, seed=300)
+    cost = GroupCost(subject.model, group, subject.example)
+    exact = make_engine(subject, group, arguments.images, fidelity, accuracy, torch.float32)
+    true = exact.whole_accuracy() - exact.accuracies(masks)
+    engine = make_engine(subject, group, arguments.images, fidelity, accuracy, torch.bfloat16)
+    order = np.random.default_rng(4).permutation(engine.n_images)
+    fast = MeasuredParts(engine, order, masks)
+
+    def tau(lost: np.ndarray) -> float:
+        return float(kendalltau(rewards(cost, lost, masks), rewards(cost, true, masks)).statistic)
+
+    def screened(images: np.ndarray, share: float) -> np.ndarray:
+        judge = functools.partial(rewards, cost)
+        return screened_losses(fast, images, masks, share, judge)  # type: ignore[arg-type]
+
+    lost = screened(order, 1.0)
+    return {
+        "difference": float(np.abs(lost - true).max()),
+        "tau": tau(lost),
+        "slices": {str(count): tau(screened(order[:count], 1.0)) for count in SLICES if count < len(order)},
+        "screened": {str(share): tau(screened(order, share)) for share in SHARES},
+    }
+
+
+class MeasuredParts:
+    """What an engine says of some masks on parts of the images; runs of parts are put together from it."""
+
+    def __init__(self, engine: RewardEngine, order: np.ndarray, masks: np.ndarray) -> None:
+        bounds = {0, len(order), *(count for count in SLICES if count < len(order))}
+        bounds.update(end for share in SHARES for end in round_ends(len(order), share))
+        self._bounds = np.array(sorted(bounds))
+        self._position = {int(image): position for position, image in enumerate(order)}
+        self._row = {mask.tobytes(): row for row, mask in enumerate(masks)}
+        self._gained = np.zeros((len(self._bounds) - 1, len(masks)))
+        for part, (start, stop) in enumerate(itertools.pairwise(self._bounds)):
+            engine.use_images(order[start:stop])
+            self._gained[part] = engine.accuracies(masks) - engine.whole_accuracy()
+
+    def use_images(self, images: np.ndarray) -> None:
+        """Takes the parts that make up some images."""
+        start = self._position[int(images[0])]
+        inside = (self._bounds[:-1] >= start) & (self._bounds[1:] <= start + len(images))
+        self._weights = np.where(inside, np.diff(self._bounds), 0) / len(images)
+
+    def whole_accuracy(self) -> float:
+        """Zero: accuracies are told against the whole network."""
+        return 0.0
+
+    def accuracies(self, masks: np.ndarray) -> np.ndarray:
+        """What each mask gains against the whole network, percentage points."""
+        return (self._weights @ self._gained)[[self._row[mask.tobytes()] for mask in masks]]
+
+
+def run_missing(subject: Subject, arguments: argparse.Namespace, out: Path) -> None:
+    """Measures what is not in the file yet; each result is written as soon as it is there."""
+    rows = read_rows(out)
+    timed = {(row["repeat"], row["group"]) for row in of_kind(rows, "speed")}
+    agreed = {(row["fidelity"], row["accuracy"], row["group"]) for row in of_kind(rows, "agreement")}
+
+    def write(kind: str, **row: object) -> None:
+        with out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"kind": kind, **row}) + "\n")
+
+    if not of_kind(rows, "run"):
+        write(
+            "run",
+            machine=machine(),
+            clock=arguments.clock,
+            peak=matrix_peak(torch.bfloat16, arguments.clock),
+            command=command(),
+        )
+    for repeat in range(arguments.repeats):
         for group in subject.groups:
-            masks = random_masks(group, arguments.masks, seed=300)
-            cost = GroupCost(subject.model, group, subject.example)
-            fast = make_engine(subject, group, arguments.images, fidelity, torch.bfloat16)
-            exact = make_engine(subject, group, arguments.images, fidelity, torch.float32)
-            difference = np.abs(fast.accuracies(masks) - exact.accuracies(masks)).max()
-            tau = kendalltau(rewards(fast, cost, masks), rewards(exact, cost, masks)).statistic
-            found[fidelity]["largest difference of accuracies"].append(float(difference))
-            found[fidelity]["tau"].append(float(tau))
-    return found
+            if (repeat, group.name) in timed:
+                continue
+            ways = bench_group(subject, group, arguments, repeat)
+            macs = needed_macs(subject, group, random_masks(group, arguments.masks, seed=200 + repeat))
+            sizes = {name: getattr(arguments, name) for name in ("images", "masks", "plain_masks")}
+            write("speed", repeat=repeat, group=group.name, macs=macs, **sizes, ways=ways)
+            print(f"repeat {repeat + 1}, {group.name} done", flush=True)
+    if arguments.skip_agreement:
+        return
+    for fidelity, accuracy in itertools.product(
+        arguments.fidelities.split(","), arguments.accuracies.split(",")
+    ):
+        for group in subject.groups:
+            if (fidelity, accuracy, group.name) not in agreed:
+                found = agreement(subject, group, arguments, fidelity, accuracy)
+                write("agreement", fidelity=fidelity, accuracy=accuracy, group=group.name, **found)
+                print(f"agreement, {fidelity} {accuracy}, {group.name} done", flush=True)
 
 
-def print_speed(subject: Subject, arguments: argparse.Namespace, times: list[list[dict]]) -> None:
-    """Masks a second and ratios to the plain way, over the whole network and for the worst group."""
-    names = list(times[0][0])
-    macs = [
-        needed_macs(subject, group, random_masks(group, arguments.masks, seed=200))
-        for group in subject.groups
-    ]
-    peak = matrix_peak(torch.bfloat16)
-    print(f"bf16 matrix product peak: {peak / 1e9:.0f} GMAC/s")
-    print("| way | masks/s | ratio | ratio with set-up | worst group | peak memory MiB | of peak |")
-    print("|---|---|---|---|---|---|---|")
-    for name in names:
-        totals: dict[str, list[float]] = defaultdict(list)
-        for groups in times:
-            plain = sum(group["plain fp32"]["mask"] for group in groups)
-            own = sum(group[name]["mask"] for group in groups)
-            totals["rate"].append(len(groups) / own)
-            totals["ratio"].append(plain / own)
-            totals["with set-up"].append(plain / sum(group[name]["with set-up"] for group in groups))
-            totals["peak"].append(sum(macs) * arguments.images / own / peak)
-        worst = min(
-            statistics.median(row[index]["plain fp32"]["mask"] / row[index][name]["mask"] for row in times)
-            for index in range(len(subject.groups))
-        )
-        memory = max(group[name]["memory"] for groups in times for group in groups)
-        share = f"{100 * statistics.median(totals['peak']):.0f} %" if name.startswith("engine") else ""
-        print(
-            f"| {name} | {spread(totals['rate'])} | {spread(totals['ratio'])} "
-            f"| {spread(totals['with set-up'])} | {worst:.2f} | {memory:.0f} | {share} |"
-        )
+def command() -> str:
+    """The command line, without where its results went."""
+    words = sys.argv[1:]
+    position = words.index("--out")
+    return shlex.join(["python", "scripts/bench_reward_engine.py", *words[:position], *words[position + 2 :]])
 
 
 def main() -> None:
-    """Runs the benchmark and prints its tables."""
+    """Runs what is missing, then prints the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -212,26 +280,21 @@ def main() -> None:
     parser.add_argument("--masks", type=int, default=64, help="masks a group for the engine")
     parser.add_argument("--plain-masks", type=int, default=4, help="masks a group for the slow ways")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--skip-agreement", action="store_true")
-    parser.add_argument("--out", metavar="JSON", help="also write all times to this file")
-    arguments = parser.parse_args()
-    subject = load_subject(arguments)
-    print(
-        f"{machine()}; {arguments.images} images, {len(subject.groups)} groups, {arguments.repeats} repeats"
+    parser.add_argument("--fidelities", default=",".join(FIDELITIES), help="comma separated")
+    parser.add_argument(
+        "--accuracies", default=",".join(ACCURACIES), help="of the agreement; comma separated"
     )
-    times = []
-    for repeat in range(arguments.repeats):
-        times.append([bench_group(subject, group, arguments, repeat) for group in subject.groups])
-        print(f"repeat {repeat + 1} done", flush=True)
-    print_speed(subject, arguments, times)
-    found = {} if arguments.skip_agreement else agreement(subject, arguments)
-    for fidelity, values in found.items():
-        print(
-            f"{fidelity}: bf16 against exact fp32 rewards, over groups: tau {spread(values['tau'], '.3f')}, "
-            f"largest difference of accuracies {max(values['largest difference of accuracies']):.2f} points"
-        )
-    if arguments.out:
-        Path(arguments.out).write_text(json.dumps({"machine": machine(), "times": times, "agreement": found}))
+    parser.add_argument(
+        "--clock", choices=CLOCKS, default="wall", help="cpu: CPU seconds, where others use the machine too"
+    )
+    parser.add_argument("--skip-agreement", action="store_true")
+    parser.add_argument("--out", required=True, metavar="JSONL", help="records; what is there is kept")
+    parser.add_argument("--report", action="store_true", help="only print the tables of what is there")
+    arguments = parser.parse_args()
+    out = Path(arguments.out)
+    if not arguments.report:
+        run_missing(load_subject(arguments), arguments, out)
+    print(engine_report(read_rows(out)))
 
 
 if __name__ == "__main__":

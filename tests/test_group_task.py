@@ -191,6 +191,21 @@ def test_each_redraw_takes_a_fresh_subset_of_the_right_size(
     assert np.ptp([reward[0] for reward in rewards]) > 0
 
 
+def test_with_screening_the_best_mask_is_judged_on_the_whole_subset(
+    model: nn.Module, group: FilterGroup, masks: np.ndarray
+) -> None:
+    plain, _, _ = make_task(model, group, reward_images=N_IMAGES, b=5.0)
+    screened, watched, _ = make_task(model, group, reward_images=N_IMAGES, b=5.0, screening=0.5)
+    screened.redraw(np.random.default_rng(0))
+    found, exact = screened.rewards(masks), plain.rewards(masks)
+    assert len(watched.chosen) == N_IMAGES / 2, "the last slice"
+    np.testing.assert_allclose(found.max(), exact[found.argmax()], rtol=1e-4)
+    assert not np.allclose(found, exact), "the others are estimates"
+    again = make_task(model, group, reward_images=N_IMAGES, b=5.0, screening=0.5)[0]
+    again.redraw(np.random.default_rng(0))
+    np.testing.assert_array_equal(again.rewards(masks), found)
+
+
 def test_the_same_generator_draws_the_same_subset(
     model: nn.Module, group: FilterGroup, masks: np.ndarray
 ) -> None:

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from rlprune.config import PruningConfig
 from rlprune.pruning.cost import GroupCost
 from rlprune.pruning.reward_engine import RewardEngine
+from rlprune.pruning.screening import screened_losses
 from rlprune.rl.reward import pruning_reward
 from rlprune.rl.task import FilterContext
 
@@ -70,6 +71,7 @@ class GroupTask:
         """
         self._engine, self._context, self._cost = engine, context, cost
         self._pruning, self._b, self._spent = pruning, b, spent
+        self._drawn = np.arange(engine.n_images)
         self._whole: float | None = None
 
     @property
@@ -84,17 +86,30 @@ class GroupTask:
 
     def redraw(self, rng: np.random.Generator) -> None:
         """Draws a fresh subset of the images."""
-        available = self._engine.n_images
-        if self._pruning.reward_images < available:
-            chosen = rng.choice(available, size=self._pruning.reward_images, replace=False)
-            self._engine.use_images(np.sort(chosen))
+        available, wanted = self._engine.n_images, self._pruning.reward_images
+        if wanted < available or self._screens:
+            self._drawn = rng.choice(available, size=min(wanted, available), replace=False)
+            if not self._screens:
+                self._engine.use_images(np.sort(self._drawn))
         self._whole = None
 
     def rewards(self, masks: NDArray[np.bool_]) -> NDArray[np.floating]:
         """The paper's reward of each mask ``(m, f)``: float64 ``(m,)``."""
-        if self._whole is None:
-            self._whole = self._engine.whole_accuracy()
-        lost = self._whole - self._engine.accuracies(masks)
+        if self._screens:
+            share = self._pruning.screening
+            lost = screened_losses(self._engine, self._drawn, masks, share, self._reward)
+        else:
+            if self._whole is None:
+                self._whole = self._engine.whole_accuracy()
+            lost = self._whole - self._engine.accuracies(masks)
+        return self._reward(lost, masks)
+
+    @property
+    def _screens(self) -> bool:
+        return self._pruning.screening < 1
+
+    def _reward(self, lost: NDArray[np.floating], masks: NDArray[np.bool_]) -> NDArray[np.floating]:
+        """The reward of each mask from what it loses on the reward images, percentage points ``(m,)``."""
         drop = expected_drop(self._spent, lost, self._pruning.recovery)
         total, kept = efficiency_counts(self._pruning.efficiency, self._cost, masks.sum(1))
         return pruning_reward(drop, self._b, total, kept, self._pruning.efficiency_weight)

@@ -1,0 +1,164 @@
+"""Tables of the reward benchmarks from their records; without arguments docs/reward.md's are made again.
+
+    python scripts/reward_tables.py
+
+The records are JSON lines in ``docs/results/reward_*.jsonl``; the tests compare the document with them.
+"""
+
+import json
+import statistics
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results"
+DOCUMENT = ROOT / "docs" / "reward.md"
+SHOWN = "reward_engine_*.jsonl"
+CLOCKS = {
+    "wall": "wall time",
+    "cpu": "CPU seconds summed over the threads, because the machine was shared: masks/s and peak are those "
+    "of one core",
+}
+
+Row = dict[str, Any]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The records of one file; none where there is no file."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+
+
+def spread(values: list[float], form: str = ".2f") -> str:
+    """Median, and least and greatest in brackets."""
+    return f"{statistics.median(values):{form}} [{min(values):{form}}, {max(values):{form}}]"
+
+
+def of_kind(rows: list[Row], kind: str) -> list[Row]:
+    """The records of one kind."""
+    return [row for row in rows if row["kind"] == kind]
+
+
+def whole_repeats(rows: list[Row]) -> list[list[Row]]:
+    """The timed groups of each repeat that has as many of them as the fullest one."""
+    repeats: dict[int, list[Row]] = defaultdict(list)
+    for row in of_kind(rows, "speed"):
+        repeats[row["repeat"]].append(row)
+    most = max((len(groups) for groups in repeats.values()), default=0)
+    return [groups for _, groups in sorted(repeats.items()) if len(groups) == most]
+
+
+def speed_lines(rows: list[Row]) -> list[str]:
+    """Masks a second and ratios to the plain way, summed over the groups; median and range of the repeats."""
+    repeats = whole_repeats(rows)
+    if not repeats:
+        return []
+    peak = of_kind(rows, "run")[0]["peak"]
+    lines = [
+        "| way | masks/s | ratio to plain fp32 | with set-up | least ratio of a group | peak MiB | of peak |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for way in repeats[0][0]["ways"]:
+        rate, ratio, with_setup, share = [], [], [], []
+        for groups in repeats:
+            plain = sum(row["ways"]["plain fp32"]["mask"] for row in groups)
+            own = sum(row["ways"][way]["mask"] for row in groups)
+            setup = sum(row["ways"][way]["set-up"] / row["masks"] for row in groups)
+            rate.append(len(groups) / own)
+            ratio.append(plain / own)
+            with_setup.append(plain / (own + setup))
+            share.append(100 * sum(row["macs"] * row["images"] for row in groups) / own / peak)
+        memory = max(row["ways"][way]["memory"] for groups in repeats for row in groups)
+        reached = f"{statistics.median(share):.0f} %" if way.startswith("engine") else ""
+        worst = min(group_ratios(repeats, way).values())
+        lines.append(
+            f"| {way} | {spread(rate)} | {spread(ratio)} | {spread(with_setup)} | {worst:.2f} "
+            f"| {memory:.0f} | {reached} |"
+        )
+    return lines
+
+
+def group_ratios(repeats: list[list[Row]], way: str) -> dict[str, float]:
+    """The median over repeats of a way's ratio to the plain way, for each group."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for groups in repeats:
+        for row in groups:
+            found[row["group"]].append(row["ways"]["plain fp32"]["mask"] / row["ways"][way]["mask"])
+    return {group: statistics.median(values) for group, values in found.items()}
+
+
+def group_lines(rows: list[Row]) -> list[str]:
+    """The ratio of each engine for each group."""
+    repeats = whole_repeats(rows)
+    if not repeats:
+        return []
+    engines = [way for way in repeats[0][0]["ways"] if way.startswith("engine")]
+    ratios = {way: group_ratios(repeats, way) for way in engines}
+    lines = ["| group | " + " | ".join(engines) + " |", "|---" * (1 + len(engines)) + "|"]
+    for group in ratios[engines[0]]:
+        lines.append(f"| {group} | " + " | ".join(f"{ratios[way][group]:.1f}" for way in engines) + " |")
+    return lines
+
+
+def agreement_lines(rows: list[Row]) -> list[str]:
+    """How far rewards are from the exact ones, and what is left of the ranking with fewer images."""
+    found = of_kind(rows, "agreement")
+    if not found:
+        return []
+    shares = list(found[0]["screened"])
+    slices = list(found[0]["slices"])
+    lines = [
+        "| fidelity | accuracy | groups | largest difference, points | tau in bf16, all images | "
+        + " | ".join(f"all masks on {count}" for count in slices)
+        + " | "
+        + " | ".join(f"screening {share}" for share in shares)
+        + " |",
+        "|---" * (5 + len(slices) + len(shares)) + "|",
+    ]
+    kinds = dict.fromkeys((row["fidelity"], row["accuracy"]) for row in found)
+    for kind in kinds:
+        some = [row for row in found if (row["fidelity"], row["accuracy"]) == kind]
+        cells = [f"{max(row['difference'] for row in some):.2f}"]
+        cells.append(mean_and_least([row["tau"] for row in some]))
+        cells += [mean_and_least([row["slices"][count] for row in some]) for count in slices]
+        cells += [mean_and_least([row["screened"][share] for row in some]) for share in shares]
+        lines.append(f"| {kind[0]} | {kind[1]} | {len(some)} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def mean_and_least(values: list[float]) -> str:
+    """Mean over groups, and the least of them."""
+    return f"{statistics.mean(values):.3f} (least {min(values):.3f})"
+
+
+def engine_report(rows: list[Row]) -> str:
+    """Everything that one file of records of ``bench_reward_engine.py`` says, as Markdown."""
+    run = of_kind(rows, "run")[0]
+    repeats = whole_repeats(rows)
+    text = ["```sh", run["command"], "```", ""]
+    if repeats:
+        first = repeats[0][0]
+        text += [
+            f"{run['machine']}; {len(repeats[0])} groups, {first['images']} images, {first['masks']} masks a "
+            f"group for the engine and {first['plain_masks']} for the slow ways, {len(repeats)} interleaved "
+            f"repeats: median [least, greatest]; {CLOCKS[run['clock']]}; bf16 matrix-product peak "
+            f"{run['peak'] / 1e9:.0f} GMAC/s.",
+            "",
+        ]
+    for lines in (speed_lines(rows), group_lines(rows), agreement_lines(rows)):
+        text += [*lines, ""] if lines else []
+    return "\n".join(text).strip()
+
+
+def with_tables(text: str) -> str:
+    """A document's text with the tables of the published records between their marks."""
+    for path in sorted(RESULTS.glob(SHOWN)):
+        begin, end = f"<!-- {path.stem}:begin -->", f"<!-- {path.stem}:end -->"
+        before, rest = text.split(begin)
+        _, after = rest.split(end)
+        text = f"{before}{begin}\n{engine_report(read_rows(path))}\n{end}{after}"
+    return text
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(with_tables(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
