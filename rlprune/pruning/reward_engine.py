@@ -165,7 +165,7 @@ class RewardEngine:
             if not np.isfinite(shares).all():
                 raise PruningError(
                     f"{np.sum(~np.isfinite(shares))} masks of the group of {self.group.name} give outputs "
-                    "that are not finite: raise pruning.ridge, or look for such values in the images or weights"
+                    "that are not finite: raise pruning.ridge, or look for such images or weights"
                 )
             self._known.update(zip(fresh, (100.0 * shares).tolist(), strict=True))
         return np.array([self._known[key] for key in keys])
