@@ -120,8 +120,9 @@ def run_trials(
                 tune_folder=str(tune_folder.resolve()),
             )
             scheduler = make_scheduler(config, journal, standings(folder, searcher.unfinished()))
+            tuner = _tuner(config, trainable, searcher, scheduler, recorder, tune_folder, verbose)
             with all_pending(config):
-                _tuner(config, trainable, searcher, scheduler, recorder, tune_folder, verbose).fit()
+                _fit(tuner, recorder)
         if recorder.fault is not None:
             raise recorder.fault
         searcher.reconcile(folder.records())
@@ -132,6 +133,17 @@ def run_trials(
         if not config.search.is_population:  # whose members do not end with the settings they began with
             folder.write_files({IMPORTANCES: importances_json(searcher.study)})
     return folder.records()
+
+
+def _fit(tuner: tune.Tuner, recorder: TrialRecorder) -> None:
+    """Runs the trials; the recorder's fault comes before what Tune makes of it."""
+    try:
+        tuner.fit()
+    except Exception as error:
+        if recorder.fault is None:
+            raise
+        # on a full disk Tune stumbles over files of its own that are cut off
+        raise recorder.fault from error
 
 
 def _tuner(
