@@ -129,6 +129,7 @@ class PruningConfig:
         choices=("first-come", "spread"),
     )
     order: str = setting("input-upward", "order of the groups", choices=("input-upward", "output-downward"))
+    sweeps: int = setting(1, "times that all groups are gone through, each time on what is left", low=1)
     candidates: int = setting(4, "masks of the agent that are measured on val", low=1)
     round_to: int = setting(
         1, "each group keeps a multiple of this many filters, or all: odd counts can be slow", low=1
@@ -161,6 +162,10 @@ class AgentConfig:
         "mean keep probability at the start; fixed: keep_probability; measured: the keep ratio of the best "
         "of a few masks chosen by importance alone",
         choices=("fixed", "measured"),
+    )
+    warm_start: bool = setting(
+        False,
+        "begin with the network of the agent before (set policy only): one policy learns from all groups",
     )
     keep_probability: float = setting(0.75, "mean keep probability at the start", above=0.02, high=0.98)
     importance: str = setting(

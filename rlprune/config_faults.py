@@ -18,6 +18,11 @@ def faults_of(config: Config) -> Iterator[str]:
             "pruning.fidelity is 'repair' but pruning.repair is off; "
             "use fidelity raw or bn, or turn repair on"
         )
+    if config.agent.warm_start and config.agent.policy != "set":
+        yield (
+            "agent.warm_start: only the set policy has a network that fits every group; use agent.policy "
+            f"set; got {config.agent.policy}"
+        )
     yield from _search_faults(config.search)
     yield from _population_faults(config.search)
 

@@ -2,7 +2,7 @@
 
 For each group an agent is trained on the reward engine; its best masks are cut, repaired and measured on val;
 the best one is fine-tuned shortly and must pass the guard, or the next is tried, or the group stays whole.
-Then the network is fine-tuned to the end and measured.
+All groups may be gone through more than once. Then the network is fine-tuned to the end and measured.
 """
 
 import copy
@@ -24,7 +24,7 @@ from rlprune.config import Config
 from rlprune.config_loading import config_to_dict
 from rlprune.data import DataSplits
 from rlprune.errors import CheckpointError
-from rlprune.group_agent import group_agent
+from rlprune.group_agent import agent_record, group_agent
 from rlprune.pruning.cost import GroupCost, group_macs
 from rlprune.pruning.groups import FilterGroup
 from rlprune.pruning.repair import Moments
@@ -75,8 +75,8 @@ class PruningRun:
 
     @property
     def n_steps(self) -> int:
-        """One step a group, and the final fine-tuning."""
-        return len(self._order) + 1
+        """One step a group in each sweep, and the final fine-tuning."""
+        return len(self._order) * self._config.pruning.sweeps + 1
 
     @property
     def position(self) -> int:
@@ -102,7 +102,8 @@ class PruningRun:
         """
         if self.done:
             raise RuntimeError("the run is done: there is no further step")
-        name = [*self._order, FINAL_STEP][self.position]
+        last = self.position == self.n_steps - 1
+        name = FINAL_STEP if last else self._order[self.position % len(self._order)]
         part, self._part = self._part or {"step": name, "seconds": 0.0}, None
         if part["step"] != name:
             raise CheckpointError(f"the checkpoint holds a part of {part['step']!r}, but {name!r} is next")
@@ -112,7 +113,7 @@ class PruningRun:
             if on_part is not None:
                 on_part({"step": name, "seconds": time.perf_counter() - began, **inside})
 
-        report = self._finish(part, tell) if name == FINAL_STEP else self._prune_group(name, part, tell)
+        report = self._finish(part, tell) if last else self._prune_group(name, part, tell)
         self._reports.append(dataclasses.replace(report, seconds=time.perf_counter() - began))
         return self._reports[-1]
 
@@ -130,9 +131,10 @@ class PruningRun:
             cost,
             bound=self._bound(name),
             spent=self._comparison.drop(self._correct).drop,
+            earlier=self._agents,
         )
         outcome = agent.train(
-            self._bench.seed("agent", name),
+            self._bench.seed("agent", *self._purpose(name)),
             state=part.get("agent"),
             on_state=lambda state: on_part({"agent": state}),
         )
@@ -141,16 +143,11 @@ class PruningRun:
             if candidate.mask.all():
                 break
             tried += 1
-            candidate = self._fine_tuned(candidate, name, tried)
+            candidate = self._fine_tuned(candidate, *self._purpose(name), tried)
             if self._comparison.drop(candidate.correct).drop <= self._config.pruning.b:
                 self._model, self._correct, mask = candidate.model, candidate.correct, candidate.mask
                 break
-        self._agents[name] = {
-            "keep_probabilities": torch.from_numpy(outcome.keep_probabilities),
-            "history": outcome.history,
-            "policy": outcome.state,
-            "mask": torch.from_numpy(mask),
-        }
+        self._agents[name] = agent_record(outcome, mask, self._agents.pop(name, None))
         return self._report(name, group.n_filters, int(mask.sum()), tried, outcome.evaluations)
 
     def _ranked_candidates(
@@ -177,13 +174,23 @@ class PruningRun:
         pruning = self._config.pruning
         if pruning.budget == "first-come":
             return pruning.b
-        done = self._order[: self._order.index(name) + 1]
-        return pruning.b * sum(self._shares[group] for group in done) / sum(self._shares.values())
+        whole = sum(self._shares.values())
+        done = sum(self._shares[group] for group in self._order[: self._order.index(name) + 1])
+        return pruning.b * (self._sweep * whole + done) / (pruning.sweeps * whole)
 
-    def _fine_tuned(self, candidate: Candidate, name: str, number: int) -> Candidate:
+    @property
+    def _sweep(self) -> int:
+        """How often all groups have been gone through."""
+        return self.position // len(self._order)
+
+    def _purpose(self, name: str) -> tuple[str | int, ...]:
+        """What the draws for a group are for: each sweep has its own."""
+        return (name, "sweep", self._sweep + 1) if self._sweep else (name,)
+
+    def _fine_tuned(self, candidate: Candidate, *purpose: str | int) -> Candidate:
         """A candidate after its short fine-tuning, or as it was where that is better on val."""
         model = copy.deepcopy(candidate.model)
-        if not self._bench.fine_tune(model, self._config.finetune.group_epochs, name, number):
+        if not self._bench.fine_tune(model, self._config.finetune.group_epochs, *purpose):
             return candidate
         correct = self._bench.correct_val(model)
         if accuracy(correct) > accuracy(candidate.correct):
@@ -214,11 +221,7 @@ class PruningRun:
 
     @property
     def agents(self) -> dict[str, dict[str, Any]]:
-        """The agent of every group done, by the group's name.
-
-        Each has ``keep_probabilities`` (float64 ``(f,)``), ``history`` (a dict an iteration), ``policy`` (its
-        parameters) and ``mask``, which the group was cut by (bool ``(f,)``).
-        """
+        """The agent of every group done, by name, the last one last: see :func:`.agent_record`."""
         return self._agents
 
     def state_dict(self) -> dict[str, Any]:

@@ -37,9 +37,14 @@ def tune_base(bench: Workbench, base: nn.Module, epochs: float) -> TunedBase:
     return TunedBase(model, epochs, accuracy(after), accuracy(after) - accuracy(before))
 
 
-def run_epochs(settings: FineTuneConfig, n_groups: int) -> float:
-    """Epochs of fine-tuning that a network of a run gets where every group takes its first candidate."""
-    return n_groups * settings.group_epochs + settings.final_epochs
+def run_epochs(settings: FineTuneConfig, n_steps: int) -> float:
+    """Epochs of fine-tuning that a network of a run gets where every group takes its first candidate.
+
+    Args:
+        settings: The run's.
+        n_steps: Groups, times sweeps.
+    """
+    return n_steps * settings.group_epochs + settings.final_epochs
 
 
 def warn_of_gain(tuned: TunedBase, limit: float, progress: Callable[[str], None]) -> None:

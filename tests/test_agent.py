@@ -134,6 +134,26 @@ def test_policy_contract(name: str, n_filters: int) -> None:
     assert not any(name.startswith(("start", "features", "matrix")) for name in policy.state_dict())
 
 
+def test_a_policy_can_begin_with_the_network_of_another_group() -> None:
+    """What was learned orders the filters anew, but does not say how many stay."""
+    donor = POLICIES["set"](ToyTask(12, seed=0, noise=0.0).context, 0.75)
+    with torch.no_grad():
+        for parameter in donor.parameters():
+            parameter.normal_(generator=torch.Generator().manual_seed(3))
+    policy = POLICIES["set"](ToyTask(64, seed=1, noise=0.0).context, 0.75)
+    policy.take_network(donor.state_dict())
+    moved = (policy() - policy.start).detach()
+    assert moved.std() > 0.1
+    assert moved.mean().abs() < 1e-5
+    with torch.no_grad():
+        again = policy.embed(donor.features)
+    torch.testing.assert_close(again, donor.embed(donor.features))
+    assert (policy.free == 0).all()
+    for name in ("logits", "paper"):
+        with pytest.raises(RuntimeError, match="no network that fits"):
+            POLICIES[name](ToyTask(12, seed=0, noise=0.0).context, 0.75).take_network(donor.state_dict())
+
+
 # ---- agents, inside RLlib
 
 

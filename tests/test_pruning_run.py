@@ -396,6 +396,32 @@ def test_every_way_of_running_keeps_the_promise(
 
 
 @pytest.mark.ray
+def test_a_second_sweep_prunes_what_the_first_has_left_and_can_be_resumed(
+    local_ray: None, tiny_model: nn.Module, digits_splits: DataSplits
+) -> None:
+    changes = {"pruning__sweeps": 2, "agent__iterations": 2, "agent__warm_start": True}
+    run = start(tiny_model, digits_splits, **changes)
+    reports = []
+    while not run.done:
+        reports.append(run.step())
+        file = io.BytesIO()
+        torch.save(run.state_dict(), file)
+        if len(reports) == len(GROUPS) + 1:  # within the second sweep
+            file.seek(0)
+            other = start(tiny_model, digits_splits, **changes)
+            other.load_state_dict(torch.load(file, weights_only=True))
+    assert [report.group for report in reports] == [*GROUPS, *GROUPS, FINAL_STEP]
+    check_promise(reports, run.record(), b=3.0)
+    for first, second in zip(reports[:3], reports[3:6], strict=True):
+        assert second.filters == first.kept
+    for name, agent in run.agents.items():
+        assert agent["mask"].shape == agent["keep_probabilities"].shape == (FILTERS[name],)
+        assert agent["mask"].sum() == run.record().widths[name]
+    finish(other)
+    assert comparable(other.record()) == comparable(run.record())
+
+
+@pytest.mark.ray
 def test_the_final_fine_tuning_never_makes_it_worse(
     local_ray: None, tiny_model: nn.Module, digits_splits: DataSplits
 ) -> None:

@@ -47,7 +47,7 @@ def finished_run(path: Path, config: Config, splits: DataSplits, model: nn.Modul
 
 def test_the_epochs_are_those_of_a_run() -> None:
     config = settings(finetune__group_epochs=0.25, finetune__final_epochs=2)
-    assert run_epochs(config.finetune, n_groups=13) == 5.25
+    assert run_epochs(config.finetune, n_steps=13) == 5.25
 
 
 def test_the_best_state_on_val_stays_and_the_base_model_is_left_alone(

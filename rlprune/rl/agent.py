@@ -52,16 +52,23 @@ class Agent:
     task holds no state but what ``redraw`` sets.
     """
 
-    def __init__(self, task: PruningTask, config: AgentConfig, seed: int) -> None:
+    def __init__(
+        self,
+        task: PruningTask,
+        config: AgentConfig,
+        seed: int,
+        network: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
         """Build the agent.
 
         Args:
             task: The group and the judge of its masks.
             config: Settings.
             seed: Seed of the initial weights, the sampled masks and ``task.redraw``.
+            network: The ``state`` of another group's outcome; the policy's network begins as that one ended.
         """
         self._record = RecordedTask(task)
-        self._algorithm = build_algorithm(self._record, config, seed)
+        self._algorithm = build_algorithm(self._record, config, seed, network)
         self._history: list[dict[str, float]] = []
 
     def __enter__(self) -> "Agent":
@@ -177,6 +184,7 @@ def train_agent(
     seed: int,
     on_iteration: Callable[[dict[str, float]], None] | None = None,
     *,
+    network: Mapping[str, torch.Tensor] | None = None,
     state: Mapping[str, Any] | None = None,
     on_state: Callable[[dict[str, Any]], None] | None = None,
 ) -> AgentOutcome:
@@ -187,13 +195,14 @@ def train_agent(
         config: Settings.
         seed: Seed of everything the agent draws.
         on_iteration: Called with the report of each iteration; see :meth:`Agent.train_iteration`.
+        network: The ``state`` of another group's outcome, whose network this policy begins with.
         state: What an interrupted training of the same agent gave to ``on_state``; it goes on from there.
         on_state: Called with the agent's state every ``config.checkpoint_every`` iterations, and at the end.
 
     Returns:
         The mode, the masks it saw and how it went.
     """
-    with Agent(task, config, seed) as agent:
+    with Agent(task, config, seed, network) as agent:
         if state is not None:
             agent.load_state_dict(state)
         while agent.iterations < config.iterations:

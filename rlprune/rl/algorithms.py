@@ -1,11 +1,12 @@
 """From the settings of an agent to an RLlib algorithm that runs in this process."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import gymnasium
 import ray
+import torch
 from ray.rllib.algorithms import Algorithm, AlgorithmConfig
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
@@ -25,7 +26,9 @@ PPO_EPOCHS = 4
 """PPO's passes over the masks of an iteration. RLlib's 30 are meant for batches of thousands of steps."""
 
 
-def build_algorithm(task: RecordedTask, config: AgentConfig, seed: int) -> Algorithm:
+def build_algorithm(
+    task: RecordedTask, config: AgentConfig, seed: int, network: Mapping[str, torch.Tensor] | None = None
+) -> Algorithm:
     """Build the algorithm that trains one agent: one local sampler, one local learner, both on the CPU.
 
     RLlib's global seeding stays off; the environment and the policy have their own generators.
@@ -34,13 +37,14 @@ def build_algorithm(task: RecordedTask, config: AgentConfig, seed: int) -> Algor
         task: The task, handed over by reference.
         config: Settings of the agent.
         seed: Seed of the agent.
+        network: The parameters of another group's module, whose network the policy begins with.
 
     Returns:
         The algorithm; hand it to :func:`close_algorithm` when done.
     """
     ensure_ray()
     with quiet_rllib():
-        return _algorithm_config(task, config, seed).build_algo(use_copy=False)
+        return _algorithm_config(task, config, seed, network).build_algo(use_copy=False)
 
 
 def close_algorithm(algorithm: Algorithm) -> None:
@@ -69,7 +73,9 @@ def quiet_rllib() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _algorithm_config(task: RecordedTask, config: AgentConfig, seed: int) -> AlgorithmConfig:
+def _algorithm_config(
+    task: RecordedTask, config: AgentConfig, seed: int, network: Mapping[str, torch.Tensor] | None
+) -> AlgorithmConfig:
     with_value = config.algorithm == "ppo"
     module = RLModuleSpec(
         module_class=PruningModule,
@@ -79,6 +85,7 @@ def _algorithm_config(task: RecordedTask, config: AgentConfig, seed: int) -> Alg
             "keep_probability": config.keep_probability,
             "seed": child_seed(seed, "policy"),
             "value": with_value,
+            "network": network,
         },
     )
     return (

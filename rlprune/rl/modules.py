@@ -20,8 +20,9 @@ class PruningModule(TorchRLModule, ValueFunctionAPI):
     """Keep logits of one group, whatever the observation: the filters are the same in every episode.
 
     ``model_config`` holds ``policy`` (a name in ``POLICIES``), ``task`` (whose context the policy reads),
-    ``keep_probability``, ``seed`` (of the initial weights and of the sampling) and ``value`` (whether to have
-    the value estimate that PPO needs: one number, as there is one state).
+    ``keep_probability``, ``seed`` (of the initial weights and of the sampling), ``value`` (whether to have
+    the value estimate that PPO needs: one number, as there is one state) and ``network`` (the parameters of
+    another group's module, to begin with its network; None for a fresh one).
     """
 
     def setup(self) -> None:
@@ -30,6 +31,15 @@ class PruningModule(TorchRLModule, ValueFunctionAPI):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(settings["seed"])  # torch.manual_seed moves a GPU's too
             self.policy = POLICIES[settings["policy"]](settings["task"].context, settings["keep_probability"])
+        if settings["network"] is not None:
+            prefix = "policy."
+            self.policy.take_network(
+                {
+                    name.removeprefix(prefix): value
+                    for name, value in settings["network"].items()
+                    if name.startswith(prefix)
+                }
+            )
         self.value = nn.Parameter(torch.zeros(())) if settings["value"] else None
         self.generator = torch.Generator().manual_seed(settings["seed"])
         self.action_dist_cls = IndependentBernoulli

@@ -1,6 +1,7 @@
 """Policies: what maps the filters of a group to keep logits. Plain torch; each starts from the scores."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -63,6 +64,17 @@ class Policy(nn.Module, ABC):
         free = {id(parameter) for parameter in self.free_parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in free]
 
+    def take_network(self, parameters: Mapping[str, torch.Tensor]) -> None:
+        """Start with the network of another group's policy.
+
+        Args:
+            parameters: The other policy's state dict.
+
+        Raises:
+            RuntimeError: This policy has no network, or one that depends on the group.
+        """
+        raise RuntimeError(f"{type(self).__name__} has no network that fits another group")
+
 
 class LogitsPolicy(Policy):
     """A free logit per filter, nothing else, as in DECORE (Alwani et al. 2022, arXiv 2106.06091)."""
@@ -102,6 +114,19 @@ class SetPolicy(LogitsPolicy):
         own = self.embed(self.features)
         group = own.mean(dim=0, keepdim=True).expand_as(own)
         return super().forward() + self.head(torch.cat([own, group], dim=1)).squeeze(1)
+
+    @torch.no_grad()
+    def take_network(self, parameters: Mapping[str, torch.Tensor]) -> None:
+        """Start with the network of another group's policy; the mean logit stays what it was.
+
+        Args:
+            parameters: The other policy's state dict.
+        """
+        for name, own in self.named_parameters():
+            if name != "free":
+                own.copy_(parameters[name])
+        mean = (self() - self.start).mean()
+        self.get_parameter("head.2.bias").sub_(mean)
 
 
 class PaperPolicy(Policy):
