@@ -1,20 +1,21 @@
 """What the benchmarks run on: a trained network, real images, and a line that names the machine."""
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from records import command
+from records import spread as spread
 from torch import nn
 
 from rlprune.config import Config
 from rlprune.config_loading import load_config
 from rlprune.data import DataSplits, Preprocess, image_tensor
 from rlprune.pruning.groups import FilterGroup, find_groups
-from rlprune.results.environment import cpu_name
+from rlprune.results.environment import cpu_name, describe_environment
 from rlprune.training.base import obtain_base
 
 
@@ -72,16 +73,17 @@ def machine() -> str:
     return f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
+def provenance() -> dict[str, str]:
+    """What a record must say of a start of a benchmark: command, machine, source revision."""
+    revision = describe_environment([])["git"] or "unknown"
+    return {"command": command(), "machine": machine(), "revision": revision}
+
+
 def seconds(run: Callable[[], object]) -> float:
     """The time of one call."""
     began = time.perf_counter()
     run()
     return time.perf_counter() - began
-
-
-def spread(values: list[float], form: str = ".2f") -> str:
-    """Median, and least and greatest in brackets."""
-    return f"{statistics.median(values):{form}} [{min(values):{form}}, {max(values):{form}}]"
 
 
 def random_masks(group: FilterGroup, count: int, seed: int) -> np.ndarray:

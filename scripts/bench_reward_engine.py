@@ -14,17 +14,15 @@ import argparse
 import copy
 import functools
 import itertools
-import json
-import shlex
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from bench_network import Subject, add_network_options, load_subject, machine, random_masks
-from reward_tables import engine_report, of_kind, read_rows
+from bench_network import Subject, add_network_options, load_subject, provenance, random_masks
+from records import Records, read_rows
+from reward_tables import engine_report
 from scipy.stats import kendalltau
 from torch import nn
 
@@ -224,50 +222,32 @@ class MeasuredParts:
         return (self._weights @ self._gained)[[self._row[mask.tobytes()] for mask in masks]]
 
 
-def run_missing(subject: Subject, arguments: argparse.Namespace, out: Path) -> None:
-    """Measures what is not in the file yet; each result is written as soon as it is there."""
-    rows = read_rows(out)
-    timed = {(row["repeat"], row["group"]) for row in of_kind(rows, "speed")}
-    agreed = {(row["fidelity"], row["accuracy"], row["group"]) for row in of_kind(rows, "agreement")}
-
-    def write(kind: str, **row: object) -> None:
-        with out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"kind": kind, **row}) + "\n")
-
-    if not of_kind(rows, "run"):
-        write(
-            "run",
-            machine=machine(),
-            clock=arguments.clock,
-            peak=matrix_peak(torch.bfloat16, arguments.clock),
-            command=command(),
-        )
-    for repeat in range(arguments.repeats):
-        for group in subject.groups:
-            if (repeat, group.name) in timed:
-                continue
-            ways = bench_group(subject, group, arguments, repeat)
-            macs = needed_macs(subject, group, random_masks(group, arguments.masks, seed=200 + repeat))
-            sizes = {name: getattr(arguments, name) for name in ("images", "masks", "plain_masks")}
-            write("speed", repeat=repeat, group=group.name, macs=macs, **sizes, ways=ways)
-            print(f"repeat {repeat + 1}, {group.name} done", flush=True)
-    if arguments.skip_agreement:
-        return
-    for fidelity, accuracy in itertools.product(
-        arguments.fidelities.split(","), arguments.accuracies.split(",")
-    ):
-        for group in subject.groups:
-            if (fidelity, accuracy, group.name) not in agreed:
-                found = agreement(subject, group, arguments, fidelity, accuracy)
-                write("agreement", fidelity=fidelity, accuracy=accuracy, group=group.name, **found)
-                print(f"agreement, {fidelity} {accuracy}, {group.name} done", flush=True)
+def run_missing(subject: Subject, arguments: argparse.Namespace, records: Records) -> None:
+    """Measures what is not recorded yet; each result is written as soon as it is there."""
+    timed = {(row["repeat"], row["group"]) for row in records.of_kind("speed")}
+    peak = matrix_peak(torch.bfloat16, arguments.clock)
+    records.add("run", **provenance(), clock=arguments.clock, peak=peak)
+    for repeat, group in itertools.product(range(arguments.repeats), subject.groups):
+        if (repeat, group.name) in timed:
+            continue
+        ways = bench_group(subject, group, arguments, repeat)
+        macs = needed_macs(subject, group, random_masks(group, arguments.masks, seed=200 + repeat))
+        sizes = {name: getattr(arguments, name) for name in ("images", "masks", "plain_masks")}
+        records.add("speed", repeat=repeat, group=group.name, macs=macs, **sizes, ways=ways)
+        print(f"repeat {repeat + 1}, {group.name} done", flush=True)
+    if not arguments.skip_agreement:
+        record_agreement(subject, arguments, records)
 
 
-def command() -> str:
-    """The command line, without where its results went."""
-    words = sys.argv[1:]
-    position = words.index("--out")
-    return shlex.join(["python", "scripts/bench_reward_engine.py", *words[:position], *words[position + 2 :]])
+def record_agreement(subject: Subject, arguments: argparse.Namespace, records: Records) -> None:
+    """Measures the agreement with the exact rewards where it is not recorded yet."""
+    agreed = {(row["fidelity"], row["accuracy"], row["group"]) for row in records.of_kind("agreement")}
+    kinds = itertools.product(arguments.fidelities.split(","), arguments.accuracies.split(","))
+    for (fidelity, accuracy), group in itertools.product(kinds, subject.groups):
+        if (fidelity, accuracy, group.name) not in agreed:
+            found = agreement(subject, group, arguments, fidelity, accuracy)
+            records.add("agreement", fidelity=fidelity, accuracy=accuracy, group=group.name, **found)
+            print(f"agreement, {fidelity} {accuracy}, {group.name} done", flush=True)
 
 
 def main() -> None:
@@ -291,10 +271,9 @@ def main() -> None:
     parser.add_argument("--out", required=True, metavar="JSONL", help="records; what is there is kept")
     parser.add_argument("--report", action="store_true", help="only print the tables of what is there")
     arguments = parser.parse_args()
-    out = Path(arguments.out)
     if not arguments.report:
-        run_missing(load_subject(arguments), arguments, out)
-    print(engine_report(read_rows(out)))
+        run_missing(load_subject(arguments), arguments, Records(Path(arguments.out)))
+    print(engine_report(read_rows(Path(arguments.out))))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Does the reward predict the accuracy after fine-tuning? Every kind of reward against what comes of a mask.
 
 For each group, masks by L1, Taylor, at random and by a trained agent, at three keep ratios, are measured in
-every way that the settings offer, then cut, repaired and fine-tuned, once for each of ``--epochs``. Agents
-are also trained on one fixed and on fresh subsets: what the agent gains over Taylor at the same count on its
-reward images, minus what it gains on val, is the generalisation gap. Each mask and each agent is one line of
-``--out``, written when it is done; a second start goes on with what is missing; ``--report`` prints the
-tables of what is there. ``--groups``, ``--kinds`` and ``--ratios`` choose a part.
+every way that the settings offer, then cut, repaired and fine-tuned, once for each of ``--epochs`` (0.25: on
+a quarter of the train images). Agents are also trained on one fixed and on fresh subsets: what the agent
+gains over Taylor at the same count on its reward images, minus what it gains on val, is the generalisation
+gap. Each agent, mask and fine-tuning is one line of ``--out``, written when it is done; a second start goes
+on with what is missing; ``--report`` only prints the tables of what is there. All groups are visited for the
+first of ``--epochs`` and ``--ratios`` before the next, so an interrupted run has every group alike.
 
     python scripts/bench_reward_fidelity.py --data parquet:../shared/data/cifar10 \
         --base ../shared/models/vgg16_bn_w025_cifar10.pt --groups 0,1,3,5,6,8,9,11 --out fidelity.jsonl
@@ -14,15 +15,13 @@ tables of what is there. ``--groups``, ``--kinds`` and ``--ratios`` choose a par
 import argparse
 import dataclasses
 import itertools
-import json
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from bench_network import Subject, add_network_options, load_subject, machine
-from reward_tables import of_kind, read_rows
-from scipy.stats import kendalltau, spearmanr
+from bench_network import Subject, add_network_options, load_subject, provenance
+from fidelity_tables import AGENTS, fidelity_report, key_of
+from records import Records, Row, read_rows
 
 from rlprune.candidates import make_candidate
 from rlprune.config import Config
@@ -38,8 +37,7 @@ from rlprune.workbench import Workbench
 KINDS = ("l1", "taylor", "random", "agent")
 RATIOS = (0.3, 0.5, 0.75)
 SUBSETS = (500, 1000, 2500)
-AGENTS = ("fresh", "fixed")
-BOOTSTRAPS = 1000
+"""How many images rewards are computed on; the smaller subsets are parts of the larger ones."""
 
 
 def drawn(split: ImageSplit, count: int) -> ImageSplit:
@@ -69,22 +67,6 @@ def top(scores: np.ndarray, kept: int) -> np.ndarray:
     return mask
 
 
-def masks_of(
-    kinds: list[str],
-    ratios: list[float],
-    statistics: FilterStatistics,
-    agent: Callable[[], AgentOutcome],
-    n_filters: int,
-) -> Iterator[tuple[str, float, np.ndarray]]:
-    """Every kind of mask of a group at every keep ratio."""
-    for kind in kinds:
-        generator = np.random.default_rng(len(kind))
-        own = kind == "agent"
-        scores = agent().keep_probabilities if own else importance_scores(kind, statistics, generator)
-        for ratio in ratios:
-            yield kind, ratio, top(scores, max(1, round(ratio * n_filters)))
-
-
 def rewards_of(
     bench: Workbench, subject: Subject, group: FilterGroup, masks: np.ndarray
 ) -> dict[str, list[float]]:
@@ -98,182 +80,130 @@ def rewards_of(
         engine = bench_on(subject, images, fidelity=fidelity, accuracy=kind).reward_engine(
             subject.model, group, calibration
         )
-        for count in SUBSETS:
-            chosen = np.random.default_rng(count).permutation(engine.n_images)[:count]
-            engine.use_images(np.sort(chosen))
-            lost = engine.whole_accuracy() - engine.accuracies(masks)
-            found[f"{fidelity} {kind} {count} {split}"] = lost.tolist()
+        order = np.random.default_rng(0).permutation(engine.n_images)
+        total = np.zeros(len(masks))
+        for start, stop in itertools.pairwise((0, *SUBSETS)):
+            part = order[start:stop]
+            if len(part):
+                engine.use_images(np.sort(part))
+                total += len(part) * (engine.whole_accuracy() - engine.accuracies(masks))
+            lost = total / min(stop, engine.n_images)
+            found[f"{fidelity} {kind} {stop} {split}"] = np.round(lost, 4).tolist()
     return found
 
 
 class Recorder:
-    """Runs what is missing and writes each result as soon as it is there."""
+    """Runs what is missing and records each result as soon as it is there."""
 
-    def __init__(self, subject: Subject, arguments: argparse.Namespace) -> None:
-        self._subject, self._arguments = subject, arguments
+    def __init__(self, subject: Subject, records: Records) -> None:
+        self._subject, self._records = subject, records
         self._bench = Workbench(subject.config, subject.splits)
-        self._out = Path(arguments.out)
-        rows = read_rows(self._out)
-        self._done = {(row["group"], row["mask"], row["ratio"]) for row in of_kind(rows, "mask")}
-        self._gaps = {(row["group"], row["subset"]) for row in of_kind(rows, "agent")}
         self._base = accuracy(self._bench.correct_val(subject.model))
-        if not rows:
-            self._write("run", machine=machine(), base=self._base)
+        records.add("run", **provenance(), base=self._base)
 
-    def _write(self, kind: str, **row: object) -> None:
-        with self._out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"kind": kind, **row}) + "\n")
+    def run(self, kinds: list[str], ratios: list[float], epochs: list[float]) -> None:
+        """Fine-tunes every group's masks at one ratio for so many epochs, then at the next ratio."""
+        for count, ratio, group in itertools.product(epochs, ratios, self._subject.groups):
+            rows = {row["mask"]: row for row in self._masks(group, kinds, ratio)}
+            tuned = {(*key_of(row), row["epochs"]) for row in self._records.of_kind("tuned")}
+            for kind in kinds:
+                if (group.name, kind, ratio, count) not in tuned:
+                    self._tune(group, rows[kind], count)
 
-    def run_group(self, group: FilterGroup) -> None:
-        """Measures the agents and the masks of a group that are not in the file yet."""
-        subject, bench, arguments = self._subject, self._bench, self._arguments
-        wanted = set(itertools.product([group.name], arguments.kinds, arguments.ratios))
-        if wanted <= self._done and {(group.name, subset) for subset in AGENTS} <= self._gaps:
-            return
+    def _masks(self, group: FilterGroup, kinds: list[str], ratio: float) -> list[Row]:
+        """The records of a group's masks at a keep ratio, made where they are missing."""
+
+        def known() -> list[Row]:
+            rows = self._records.of_kind("mask")
+            return [row for row in rows if (row["group"], row["ratio"]) == (group.name, ratio)]
+
+        missing = [kind for kind in kinds if kind not in {row["mask"] for row in known()}]
+        if missing:
+            self._measure(group, missing, ratio)
+        return known()
+
+    def _measure(self, group: FilterGroup, kinds: list[str], ratio: float) -> None:
+        """Records what every way of measuring says of some masks, and their drops on val after repair."""
+        subject, bench = self._subject, self._bench
         calibration, classes = bench.calibration(group.name)
         statistics = filter_statistics(subject.model, group, calibration, classes)
-        outcomes = {}
-
-        def fresh() -> AgentOutcome:
-            if "fresh" not in outcomes:
-                outcomes["fresh"] = train_agent_on(subject.config, bench, subject, group)
-            return outcomes["fresh"]
-
-        if (group.name, "fresh") not in self._gaps:
-            self._record_gap("fresh", bench, fresh(), group, statistics)
-        if (group.name, "fixed") not in self._gaps:
-            fixed = bench_on(subject, drawn(subject.splits.reward, subject.config.pruning.reward_images))
-            outcome = train_agent_on(subject.config, fixed, subject, group)
-            self._record_gap("fixed", fixed, outcome, group, statistics)
-        if not wanted <= self._done:
-            masks = list(masks_of(arguments.kinds, arguments.ratios, statistics, fresh, group.n_filters))
-            self._record_masks(group, masks)
-
-    def _record_gap(
-        self,
-        subset: str,
-        images: Workbench,
-        outcome: AgentOutcome,
-        group: FilterGroup,
-        statistics: FilterStatistics,
-    ) -> None:
-        """What the agent's mode gains over Taylor's mask of its size: on its reward images, and on val."""
-        scores = importance_scores("taylor", statistics, np.random.default_rng(0))
-        masks = np.array([outcome.mode, top(scores, int(outcome.mode.sum()))])
-        calibration, _ = self._bench.calibration(group.name)
-        moments = self._bench.moments(self._subject.model, group, calibration)
-        engine = bench_on(self._subject, images.splits.reward, accuracy="hard").reward_engine(
-            self._subject.model, group, calibration
-        )
-        on_reward = engine.accuracies(masks)
-        on_val = [
-            accuracy(make_candidate(self._bench, self._subject.model, group, mask, moments).correct)
-            for mask in masks
-        ]
-        self._write(
-            "agent",
-            group=group.name,
-            subset=subset,
-            filters=group.n_filters,
-            kept=int(masks[0].sum()),
-            gain_reward=float(on_reward[0] - on_reward[1]),
-            gain_val=float(on_val[0] - on_val[1]),
-        )
-        print(f"{group.name}: agent on {subset} images done", flush=True)
-
-    def _record_masks(self, group: FilterGroup, masks: list[tuple[str, float, np.ndarray]]) -> None:
-        """Rewards of all masks of a group, then fine-tuning of one after the other."""
-        bench, model = self._bench, self._subject.model
-        rewards = rewards_of(bench, self._subject, group, np.array([mask for _, _, mask in masks]))
-        calibration, _ = bench.calibration(group.name)
-        moments = bench.moments(model, group, calibration)
-        for position, (kind, ratio, mask) in enumerate(masks):
-            if (group.name, kind, ratio) in self._done:
-                continue
-            tuned = {}
-            for epochs in self._arguments.epochs:
-                candidate = make_candidate(bench, model, group, mask, moments)
-                bench.fine_tune(candidate.model, epochs, group.name, kind, str(ratio))
-                tuned[f"{epochs:g}"] = self._base - accuracy(bench.correct_val(candidate.model))
-            self._write(
+        agents = self._agents(group, statistics)
+        scores = {
+            kind: np.array(agents["fresh"]["keep_probabilities"])
+            if kind == "agent"
+            else importance_scores(kind, statistics, np.random.default_rng(len(kind)))
+            for kind in kinds
+        }
+        kept = max(1, round(ratio * group.n_filters))
+        masks = np.array([top(scores[kind], kept) for kind in kinds])
+        rewards = rewards_of(bench, subject, group, masks)
+        moments = bench.moments(subject.model, group, calibration)
+        for position, (kind, mask) in enumerate(zip(kinds, masks, strict=True)):
+            candidate = make_candidate(bench, subject.model, group, mask, moments)
+            self._records.add(
                 "mask",
                 group=group.name,
                 mask=kind,
                 ratio=ratio,
+                kept=np.flatnonzero(mask).tolist(),
                 repaired=self._base - accuracy(candidate.correct),
-                tuned=tuned,
                 lost={name: values[position] for name, values in rewards.items()},
             )
-            print(f"{group.name} {kind} {ratio}: after epochs {tuned}", flush=True)
 
+    def _tune(self, group: FilterGroup, row: Row, epochs: float) -> None:
+        """Cuts, repairs and fine-tunes one mask and records its drop on val."""
+        bench, model = self._bench, self._subject.model
+        mask = np.zeros(group.n_filters, dtype=bool)
+        mask[row["kept"]] = True
+        calibration, _ = bench.calibration(group.name)
+        candidate = make_candidate(bench, model, group, mask, bench.moments(model, group, calibration))
+        bench.fine_tune(candidate.model, epochs, group.name, row["mask"], str(row["ratio"]))
+        drop = self._base - accuracy(bench.correct_val(candidate.model))
+        named = {key: row[key] for key in ("group", "mask", "ratio")}
+        self._records.add("tuned", **named, epochs=epochs, drop=drop)
+        print(f"{group.name} {row['mask']} {row['ratio']}: drop {drop:.2f} after {epochs:g}", flush=True)
 
-def with_interval(statistic: Callable, first: np.ndarray, second: np.ndarray) -> str:
-    """A rank correlation with its 95 % bootstrap interval."""
-    generator = np.random.default_rng(0)
-    draws = []
-    for _ in range(BOOTSTRAPS):
-        index = generator.integers(len(first), size=len(first))
-        draws.append(statistic(first[index], second[index]).statistic)
-    low, high = np.nanpercentile(draws, [2.5, 97.5])
-    return f"{statistic(first, second).statistic:.2f} [{low:.2f}, {high:.2f}]"
+    def _agents(self, group: FilterGroup, statistics: FilterStatistics) -> Mapping[str, Row]:
+        """The records of a group's agents, trained where they are missing, by their images."""
 
+        def known() -> dict[str, Row]:
+            rows = self._records.of_kind("agent")
+            return {row["subset"]: row for row in rows if row["group"] == group.name}
 
-def within_groups(rows: list[dict], name: str, epochs: str) -> float:
-    """Mean over groups of Kendall's tau among the masks of a group that keep the same share of filters."""
-    cells: dict[tuple[str, float], list[dict]] = defaultdict(list)
-    for row in rows:
-        cells[row["group"], row["ratio"]].append(row)
-    taus = [
-        kendalltau([row["lost"][name] for row in some], [row["tuned"][epochs] for row in some]).statistic
-        for some in cells.values()
-        if len(some) > 1
-    ]
-    return float(np.nanmean(taus))
+        subject = self._subject
+        reward = subject.splits.reward
+        for subset in AGENTS:
+            if subset not in known():
+                few = drawn(reward, subject.config.pruning.reward_images)
+                self._record_agent(subset, reward if subset == "fresh" else few, group, statistics)
+        return known()
 
-
-def report(records: list[dict]) -> None:
-    """The tables: how each way of measuring ranks masks, the kinds of masks compared, and the agents' gap."""
-    rows = of_kind(records, "mask")
-    epochs = list(rows[0]["tuned"])
-    print(f"{len(rows)} masks of {len({row['group'] for row in rows})} groups")
-    columns = [f"tau, {count} ep. | tau at equal count, {count} ep." for count in epochs]
-    print("| way | " + " | ".join(columns) + f" | Spearman, {epochs[0]} ep. |")
-    print("|---" * (2 + 2 * len(epochs)) + "|")
-    for name in rows[0]["lost"]:
-        lost = np.array([row["lost"][name] for row in rows])
-        cells = []
-        for count in epochs:
-            tuned = np.array([row["tuned"][count] for row in rows])
-            cells += [with_interval(kendalltau, lost, tuned), f"{within_groups(rows, name, count):.2f}"]
-        first = np.array([row["tuned"][epochs[0]] for row in rows])
-        print(f"| {name} | " + " | ".join(cells) + f" | {with_interval(spearmanr, lost, first)} |")
-    report_kinds(rows, epochs)
-    print("\n| agent's images | agents | gain on them | gain on val | gap |\n|---|---|---|---|---|")
-    for subset in AGENTS:
-        some = [row for row in of_kind(records, "agent") if row["subset"] == subset]
-        if some:
-            gains = [np.array([row[key] for row in some]) for key in ("gain_reward", "gain_val")]
-            means = " | ".join(f"{mean_and_error(values)}" for values in (*gains, gains[0] - gains[1]))
-            print(f"| {subset} | {len(some)} | {means} |")
-
-
-def mean_and_error(values: np.ndarray) -> str:
-    """Mean and its standard error, percentage points."""
-    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
-    return f"{values.mean():+.2f} ± {error:.2f}"
-
-
-def report_kinds(rows: list[dict], epochs: list[str]) -> None:
-    """Mean drop on val by keep ratio and kind of mask, percentage points."""
-    print("\n| kind | keep ratio | masks | drop repaired | " + " | ".join(f"{n} ep." for n in epochs) + " |")
-    print("|---" * (4 + len(epochs)) + "|")
-    by_kind: dict[tuple[float, str], list[dict]] = defaultdict(list)
-    for row in rows:
-        by_kind[row["ratio"], row["mask"]].append(row)
-    for (ratio, kind), some in sorted(by_kind.items()):
-        means = [np.mean([row["repaired"] for row in some])]
-        means += [np.mean([row["tuned"][count] for row in some]) for count in epochs]
-        print(f"| {kind} | {ratio} | {len(some)} | " + " | ".join(f"{mean:.2f}" for mean in means) + " |")
+    def _record_agent(
+        self, subset: str, images: ImageSplit, group: FilterGroup, statistics: FilterStatistics
+    ) -> None:
+        """Trains an agent; records what its mode gains over Taylor's mask of its size, there and on val."""
+        subject, bench = self._subject, self._bench
+        outcome = train_agent_on(subject.config, bench_on(subject, images), subject, group)
+        scores = importance_scores("taylor", statistics, np.random.default_rng(0))
+        masks = np.array([outcome.mode, top(scores, int(outcome.mode.sum()))])
+        calibration, _ = bench.calibration(group.name)
+        moments = bench.moments(subject.model, group, calibration)
+        engine = bench_on(subject, images, accuracy="hard").reward_engine(subject.model, group, calibration)
+        on_reward = engine.accuracies(masks)
+        on_val = [
+            accuracy(make_candidate(bench, subject.model, group, mask, moments).correct) for mask in masks
+        ]
+        self._records.add(
+            "agent",
+            group=group.name,
+            subset=subset,
+            filters=group.n_filters,
+            mode_kept=int(outcome.mode.sum()),
+            keep_probabilities=np.round(outcome.keep_probabilities, 5).tolist(),
+            gain_reward=float(on_reward[0] - on_reward[1]),
+            gain_val=float(on_val[0] - on_val[1]),
+        )
+        print(f"{group.name}: agent on {subset} images done", flush=True)
 
 
 def numbers(text: str) -> list[float]:
@@ -290,16 +220,13 @@ def main() -> None:
     parser.add_argument("--kinds", type=lambda text: text.split(","), default=list(KINDS), metavar="A,B")
     parser.add_argument("--ratios", type=numbers, default=list(RATIOS), metavar="R,S")
     parser.add_argument("--epochs", type=numbers, default=[1.0, 3.0], metavar="E,F")
-    parser.add_argument("--out", required=True, metavar="JSONL")
+    parser.add_argument("--out", required=True, metavar="JSONL", help="records; what is there is kept")
     parser.add_argument("--report", action="store_true", help="only print the tables of what is there")
     arguments = parser.parse_args()
     if not arguments.report:
-        subject = load_subject(arguments)
-        print(machine())
-        recorder = Recorder(subject, arguments)
-        for group in subject.groups:
-            recorder.run_group(group)
-    report(read_rows(Path(arguments.out)))
+        recorder = Recorder(load_subject(arguments), Records(Path(arguments.out)))
+        recorder.run(arguments.kinds, arguments.ratios, arguments.epochs)
+    print(fidelity_report(read_rows(Path(arguments.out))))
 
 
 if __name__ == "__main__":

@@ -2,41 +2,24 @@
 
     python scripts/reward_tables.py
 
-The records are JSON lines in ``docs/results/reward_*.jsonl``; the tests compare the document with them.
+The records are JSON lines in ``docs/reward``; the tests compare the document with them.
 """
 
-import json
 import statistics
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+
+from fidelity_tables import fidelity_report
+from records import Row, of_kind, read_rows, spread, where_from
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "docs" / "results"
 DOCUMENT = ROOT / "docs" / "reward.md"
-SHOWN = "reward_engine_*.jsonl"
+RECORDS = ROOT / "docs" / "reward"
 CLOCKS = {
     "wall": "wall time",
     "cpu": "CPU seconds summed over the threads, because the machine was shared: masks/s and peak are those "
     "of one core",
 }
-
-Row = dict[str, Any]
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The records of one file; none where there is no file."""
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
-
-
-def spread(values: list[float], form: str = ".2f") -> str:
-    """Median, and least and greatest in brackets."""
-    return f"{statistics.median(values):{form}} [{min(values):{form}}, {max(values):{form}}]"
-
-
-def of_kind(rows: list[Row], kind: str) -> list[Row]:
-    """The records of one kind."""
-    return [row for row in rows if row["kind"] == kind]
 
 
 def whole_repeats(rows: list[Row]) -> list[list[Row]]:
@@ -53,7 +36,7 @@ def speed_lines(rows: list[Row]) -> list[str]:
     repeats = whole_repeats(rows)
     if not repeats:
         return []
-    peak = of_kind(rows, "run")[0]["peak"]
+    peak = max(run["peak"] for run in of_kind(rows, "run"))
     lines = [
         "| way | masks/s | ratio to plain fp32 | with set-up | least ratio of a group | peak MiB | of peak |",
         "|---|---|---|---|---|---|---|",
@@ -133,16 +116,16 @@ def mean_and_least(values: list[float]) -> str:
 
 def engine_report(rows: list[Row]) -> str:
     """Everything that one file of records of ``bench_reward_engine.py`` says, as Markdown."""
-    run = of_kind(rows, "run")[0]
+    runs = of_kind(rows, "run")
     repeats = whole_repeats(rows)
-    text = ["```sh", run["command"], "```", ""]
+    text = [where_from(runs), ""]
     if repeats:
         first = repeats[0][0]
         text += [
-            f"{run['machine']}; {len(repeats[0])} groups, {first['images']} images, {first['masks']} masks a "
-            f"group for the engine and {first['plain_masks']} for the slow ways, {len(repeats)} interleaved "
-            f"repeats: median [least, greatest]; {CLOCKS[run['clock']]}; bf16 matrix-product peak "
-            f"{run['peak'] / 1e9:.0f} GMAC/s.",
+            f"{len(repeats[0])} groups, {first['images']} images, {first['masks']} masks a group for the "
+            f"engine and {first['plain_masks']} for the slow ways, {len(repeats)} interleaved repeats: "
+            f"median [least, greatest]; {CLOCKS[runs[0]['clock']]}; bf16 matrix-product peak "
+            f"{max(run['peak'] for run in runs) / 1e9:.0f} GMAC/s.",
             "",
         ]
     for lines in (speed_lines(rows), group_lines(rows), agreement_lines(rows)):
@@ -150,13 +133,18 @@ def engine_report(rows: list[Row]) -> str:
     return "\n".join(text).strip()
 
 
+REPORTS = {"engine": engine_report, "fidelity": fidelity_report}
+"""By the first word of a file's name in docs/reward."""
+
+
 def with_tables(text: str) -> str:
     """A document's text with the tables of the published records between their marks."""
-    for path in sorted(RESULTS.glob(SHOWN)):
+    for path in sorted(RECORDS.glob("*.jsonl")):
+        report = REPORTS[path.stem.split("_")[0]]
         begin, end = f"<!-- {path.stem}:begin -->", f"<!-- {path.stem}:end -->"
         before, rest = text.split(begin)
         _, after = rest.split(end)
-        text = f"{before}{begin}\n{engine_report(read_rows(path))}\n{end}{after}"
+        text = f"{before}{begin}\n{report(read_rows(path))}\n{end}{after}"
     return text
 
 

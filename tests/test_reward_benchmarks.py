@@ -1,0 +1,98 @@
+"""The benchmarks of the reward: rank correlations by hand, tables from records, and interrupted runs."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_network
+import torch
+from scipy.stats import kendalltau, spearmanr
+
+from rlprune.config_loading import load_config
+from rlprune.data import DataSplits
+from rlprune.pruning.groups import find_groups
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def scripts_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+
+
+def test_the_tables_of_the_document_are_those_of_the_records() -> None:
+    from reward_tables import DOCUMENT, with_tables
+
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert with_tables(text) == text, "run python scripts/reward_tables.py"
+
+
+def test_tau_and_spearman_are_those_of_scipy_on_every_sample() -> None:
+    from fidelity_tables import counted, spearman, weighted_tau
+
+    generator = np.random.default_rng(0)
+    first, second = generator.integers(6, size=(2, 15)).astype(float)
+    drawn = generator.integers(15, size=(20, 15))
+    everywhere = np.ones((15, 15), dtype=bool)
+    taus = weighted_tau(first, second, everywhere, counted(drawn))
+    np.testing.assert_allclose(taus, [kendalltau(first[row], second[row]).statistic for row in drawn])
+    expected = [spearmanr(first[row], second[row]).statistic for row in drawn]
+    np.testing.assert_allclose(spearman(first, second, drawn), expected)
+
+
+def test_tau_within_strata_compares_no_pair_across_them() -> None:
+    from fidelity_tables import weighted_tau
+
+    first = np.array([1.0, 2.0, 30.0, 20.0])
+    second = np.array([1.0, 2.0, 3.0, 4.0])
+    same = np.array([0, 0, 1, 1])[:, None] == np.array([0, 0, 1, 1])
+    once, left = np.ones((1, 4)), np.array([[1.0, 1.0, 1.0, 0.0]])
+    assert weighted_tau(first, second, same, once)[0] == 0, "one pair agrees, the other does not"
+    assert weighted_tau(first, second, np.ones((4, 4), dtype=bool), once)[0] == pytest.approx(4 / 6)
+    assert weighted_tau(first, second, same, left)[0] == 1, "the second stratum has no pair in this sample"
+
+
+def test_kinds_are_compared_on_the_groups_that_have_them_all() -> None:
+    from fidelity_tables import kind_lines
+
+    drops = (("a", "l1", 3.0), ("a", "agent", 1.0), ("b", "l1", 5.0), ("b", "agent", 2.0))
+    rows: list[dict[str, Any]] = [
+        {"kind": "mask", "group": group, "mask": kind, "ratio": 0.5, "repaired": drop}
+        for group, kind, drop in drops
+    ]
+    rows.append({"kind": "tuned", "group": "a", "mask": "l1", "ratio": 0.5, "epochs": 1.0, "drop": 1.0})
+    rows.append({"kind": "tuned", "group": "a", "mask": "agent", "ratio": 0.5, "epochs": 1.0, "drop": 0.5})
+    rows.append({"kind": "tuned", "group": "b", "mask": "l1", "ratio": 0.5, "epochs": 1.0, "drop": 9.0})
+    assert kind_lines(rows)[2:] == ["| 0.5 | 0 | 2 | 4.00 | 1.50 |", "| 0.5 | 1 | 1 | 1.00 | 0.50 |"]
+
+
+@pytest.mark.ray
+def test_the_fidelity_benchmark_goes_on_with_what_is_missing(
+    digits_splits: DataSplits, tiny_base: Path, tmp_path: Path, local_ray: None
+) -> None:
+    from bench_network import Subject
+    from bench_reward_fidelity import Recorder
+    from fidelity_tables import fidelity_report
+    from records import Records
+
+    overrides = [f"{name}={value}" for name, value in tiny_network.SETTINGS.items() if name[:5] != "model"]
+    config = load_config(None, overrides)
+    model = tiny_network.build(num_classes=10).eval()
+    model.load_state_dict(torch.load(tiny_base, weights_only=True))
+    example = torch.zeros(1, *digits_splits.info.image_shape)
+    subject = Subject(config, digits_splits.sealed(), model, find_groups(model, example)[1:], example)
+    out = tmp_path / "records.jsonl"
+    Recorder(subject, Records(out)).run(["l1", "agent"], [0.5], [0.05])
+    whole = Records(out).rows
+    assert [row["kind"] for row in whole] == ["run", *2 * (["agent"] * 2 + ["mask"] * 2 + ["tuned"] * 2)]
+    lines = out.read_text(encoding="utf-8").splitlines(keepends=True)
+    out.write_text("".join(lines[:-1]), encoding="utf-8")
+    Recorder(subject, Records(out)).run(["l1", "agent"], [0.5], [0.05])
+    again = Records(out).rows
+    assert again[: len(whole) - 1] == whole[:-1]
+    assert [row["kind"] for row in again[len(whole) - 1 :]] == ["run", "tuned"]
+    assert again[-1] == whole[-1], "the same fine-tuning gives the same drop"
+    report = fidelity_report(again)
+    assert "Against the drop on val after 0.05 epochs: 4 masks of 2 groups" in report
+    assert "| fixed | 2 |" in report
