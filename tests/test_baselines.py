@@ -138,6 +138,23 @@ def test_no_group_is_emptied_however_few_macs_are_wanted() -> None:
     ]
 
 
+def test_counts_are_multiples_where_the_run_kept_multiples() -> None:
+    model = network("resnet20")
+    groups = find_groups(model, EXAMPLE)
+    cost = WidthCost(model, groups, EXAMPLE)
+    scores = {group.name: np.arange(group.n_filters, dtype=float) for group in groups}
+    masks = masks_at(uniform_order(scores), groups, cost, cost.whole / 2, tolerance=0.01, multiple=8)
+    counts = {name: int(mask.sum()) for name, mask in masks.items()}
+    for group in groups:
+        kept = counts[group.name]
+        assert kept in {*range(8, group.n_filters, 8), group.n_filters}
+        assert masks[group.name][group.n_filters - kept :].all(), "the filters with low scores go"
+    reached = cost.macs(counts)
+    assert reached < 0.75 * cost.whole
+    one_more = [cost.macs({**counts, name: kept - 8}) for name, kept in counts.items() if kept > 8]
+    assert all(abs(other - cost.whole / 2) >= abs(reached - cost.whole / 2) for other in one_more)
+
+
 @pytest.mark.parametrize("isomorphic", [False, True])
 @pytest.mark.parametrize("factory", NETWORKS)
 def test_the_group_norm_order_is_what_the_pruner_does(factory: str, isomorphic: bool) -> None:

@@ -38,7 +38,10 @@ def _ordered(order: Callable[[Subject, Row], list[Removal]]) -> Callable[[Subjec
 
     def masks(subject: Subject, row: Row) -> Masks:
         assert row.record.macs is not None
-        return masks_at(order(subject, row), subject.groups, subject.cost, row.record.macs, TOLERANCE)
+        multiple = row.config.pruning.round_to
+        return masks_at(
+            order(subject, row), subject.groups, subject.cost, row.record.macs, TOLERANCE, multiple
+        )
 
     return masks
 

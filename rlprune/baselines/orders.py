@@ -6,6 +6,7 @@ import numpy as np
 
 from rlprune.pruning.groups import FilterGroup
 from rlprune.pruning.width_cost import WidthCost
+from rlprune.rl.counts import allowed_counts
 
 Removal = tuple[str, int]
 """A group's name and one of its filters."""
@@ -37,13 +38,19 @@ def global_order(scores: Scores) -> list[Removal]:
 
 
 def masks_at(
-    order: Iterable[Removal], groups: Sequence[FilterGroup], cost: WidthCost, macs: float, tolerance: float
+    order: Iterable[Removal],
+    groups: Sequence[FilterGroup],
+    cost: WidthCost,
+    macs: float,
+    tolerance: float,
+    multiple: int = 1,
 ) -> dict[str, np.ndarray]:
     """The masks that an order gives at a number of MACs.
 
     Filters go one by one until removing the next would lead further away from the MACs than they are. If that
     is not within the tolerance yet, because the next filter carries many MACs, it is passed over and the
-    order goes on. The last filter of a group never goes.
+    order goes on. The last filter of a group never goes. Where counts must be multiples, the filters of a
+    group go together as soon as the order has named enough of them.
 
     Args:
         order: The filters, the first to go first.
@@ -51,22 +58,27 @@ def masks_at(
         cost: Their MACs.
         macs: The MACs to reach.
         tolerance: How far off they may be, as a share of ``macs``.
+        multiple: Each group keeps a multiple of this number, or all.
 
     Returns:
         The mask bool ``(f,)`` of each group, by its name.
     """
     masks = {group.name: np.ones(group.n_filters, dtype=bool) for group in groups}
     kept = {group.name: group.n_filters for group in groups}
+    fewer = {group.name: allowed_counts(group.n_filters, multiple)[:-1].tolist() for group in groups}
+    named: dict[str, list[int]] = {group.name: [] for group in groups}
     now = float(cost.whole)
     for name, filter_ in order:
-        if kept[name] == 1:
+        named[name].append(filter_)
+        if not fewer[name] or len(named[name]) < (gone := kept[name] - fewer[name][-1]):
             continue
-        after = cost.macs({**kept, name: kept[name] - 1})
+        after = cost.macs({**kept, name: fewer[name][-1]})
         if abs(after - macs) > abs(now - macs):
             if abs(now - macs) <= tolerance * macs:
                 break
             continue
-        masks[name][filter_], kept[name], now = False, kept[name] - 1, after
+        masks[name][named[name][:gone]], kept[name], now = False, fewer[name].pop(), after
+        del named[name][:gone]
     return masks
 
 
