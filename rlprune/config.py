@@ -242,7 +242,11 @@ class SearchConfig:
     gpus_per_trial: float = setting(0.0, "fraction of a GPU, or a whole number of GPUs, of a trial", low=0)
     max_failures: int = setting(1, "times a failed trial is retried from its checkpoint", low=0)
     address: str = setting("local", "Ray cluster: local | auto | HOST:PORT")
-    storage_path: str = setting("results", "folder that holds the run folders")
+    storage_path: str = setting(
+        "results",
+        "folder that holds the run folders: a path, on a cluster one that all machines share, "
+        "or an address such as s3://BUCKET/PREFIX",
+    )
     name: str = setting("", "name of the run folder; empty: command and time")
 
     @property

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 
 from rlprune.config import Config, SearchConfig
+from rlprune.storage import is_url, shown
 
 
 def faults_of(config: Config) -> Iterator[str]:
@@ -55,6 +56,11 @@ def _population_faults(search: SearchConfig) -> Iterator[str]:
         yield (
             f"search.num_samples: a population of {search.scheduler} needs at least 2 members, better 4 or "
             f"more; got {size}"
+        )
+    if is_url(search.storage_path):
+        yield (
+            f"search.scheduler: what a population agrees on is kept in a folder that all "
+            f"nodes share; {shown(search.storage_path)} is none"
         )
     if not any("low" in entry for entry in search.space.values()):
         yield f"search.space: holds no range, so a population of {search.scheduler} has nothing to explore"

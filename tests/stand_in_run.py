@@ -20,6 +20,7 @@ from rlprune.results.curves import CURVE_FIELDS
 from rlprune.results.folder import RunFolder
 from rlprune.results.record import TrialRecord
 from rlprune.search.runner import run_trials
+from rlprune.storage import RemoteFolder, is_url
 
 N_STEPS, N_PARTS = 4, 2
 WEIGHTS = {"weight": np.arange(6, dtype=np.float32)}
@@ -127,9 +128,9 @@ def search_config(b_grid: tuple[float, ...], num_samples: int, **changes: Any) -
     return replace(config, search=replace(config.search, b_grid=b_grid, num_samples=num_samples, **changes))
 
 
-def run(config: Config, path: Path, behaviour: dict[str, Any], lines: list[str]) -> list[TrialRecord]:
-    resume = path.exists()
-    folder = RunFolder.open(path) if resume else RunFolder.create(path, config_to_dict(config), {})
+def run(config: Config, place: Path | str, behaviour: dict[str, Any], lines: list[str]) -> list[TrialRecord]:
+    resume = bool(RemoteFolder(str(place)).files()) if is_url(place) else Path(place).exists()
+    folder = RunFolder.open(place) if resume else RunFolder.create(place, config_to_dict(config), {})
     return run_trials(
         config, WEIGHTS, behaviour, folder=folder, resume=resume, progress=lines.append, build=StandInRun
     )
@@ -139,7 +140,7 @@ if __name__ == "__main__":
     settings = json.loads(sys.argv[2])
     config = search_config(tuple(settings["b_grid"]), settings["num_samples"], **settings.get("search", {}))
     try:
-        run(config, Path(sys.argv[1]), settings, [])
+        run(config, sys.argv[1], settings, [])
     except KeyboardInterrupt:
         sys.exit(130)
     except RlpruneError as error:

@@ -16,6 +16,7 @@ LONGEST = 300
 # A part may import itself and the parts of earlier tiers; parts of one tier do not know each other.
 TIERS = (
     {"errors", "seeding", "config"},
+    {"storage"},
     {"config_values", "config_faults"},
     {"config_loading"},
     {"data", "models", "pruning", "results", "local_ray"},

@@ -27,6 +27,7 @@ from rlprune.search.checkpoint import (
     write_checkpoint,
 )
 from rlprune.search.interrupt import exclusive, graceful_signals
+from rlprune.search.node_types import NodeType, trials_side_by_side
 from rlprune.search.parts import AT_THE_START, part_path, read_part, write_part
 from rlprune.search.progress import SECONDS_BETWEEN_LINES, SearchProgress
 from rlprune.search.resources import resource_faults
@@ -363,6 +364,23 @@ def test_what_no_node_has_is_refused(cpus: float, gpus: float, nodes: list, name
     assert len(faults) == len(named)
     for fault, pattern in zip(faults, named, strict=True):
         assert re.search(pattern, fault)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "types", "trials"),
+    [
+        (1.0, 0.25, [], 0),
+        (1.0, 0.25, [NodeType({"CPU": 8, "GPU": 1}, 4)], 16),
+        (4.0, 0.25, [NodeType({"CPU": 8, "GPU": 1}, 4)], 8),
+        (1.0, 2.0, [NodeType({"CPU": 8, "GPU": 1}, 4), NodeType({"CPU": 8, "GPU": 4}, 1)], 2),
+        (1.0, 0.25, [NodeType({"CPU": 8, "GPU": 1}, 4), NodeType({"CPU": 8, "GPU": 1}, 4)], 16),
+        (1.0, 0.0, [NodeType({"CPU": 2}, 3)], 6),
+    ],
+)
+def test_so_many_trials_fit_on_nodes_to_come(
+    cpus: float, gpus: float, types: list[NodeType], trials: int
+) -> None:
+    assert trials_side_by_side({"CPU": cpus, "GPU": gpus}, types) == trials
 
 
 @pytest.mark.parametrize(

@@ -17,14 +17,16 @@ from rlprune.results.plot import frontier_png
 from rlprune.results.population_plot import population_png
 from rlprune.results.record import MEASURED_FIELDS, TrialRecord, measured_fields
 from rlprune.results.table import frontier_csv, frontier_markdown
+from rlprune.storage import Mirror, RemoteFolder, is_url, local_path, run_files, shown
 
-CONFIG, ENVIRONMENT, TRIALS, MEASURED, MODELS, AGENTS = (
+CONFIG, ENVIRONMENT, TRIALS, MEASURED, MODELS, AGENTS, BASE = (
     "config.yaml",
     "env.json",
     "trials.jsonl",
     "measured.json",
     "models",
     "agents",
+    "base.pt",
 )
 _TRIAL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _logger = logging.getLogger(__name__)
@@ -35,38 +37,61 @@ class RunFolder:
 
     What is measured for the rows of the frontier after their trials have ended (test, latency) is kept in
     ``measured.json`` and joined to the rows when they are read.
+
+    Attributes:
+        path: The folder on this machine.
+        mirror: Copies the folder to where it belongs, for a run on an object store; None where it is there.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, mirror: Mirror | None = None) -> None:
+        self.path, self.mirror = path, mirror
         self._said_truncated = False
+
+    def __str__(self) -> str:
+        """Where the run is: the folder's path, or the address that the folder is copied to."""
+        return self.mirror.remote.url if self.mirror else str(self.path)
+
+    def push(self, *, patient: bool = False) -> None:
+        """Copies what has changed to where the folder belongs; see :meth:`rlprune.storage.Mirror.push`."""
+        if self.mirror:
+            self.mirror.push(patient=patient)
 
     @classmethod
     def create(
-        cls, path: str | Path, config: Mapping[str, Any], environment: Mapping[str, Any]
+        cls, place: str | Path, config: Mapping[str, Any], environment: Mapping[str, Any]
     ) -> "RunFolder":
         """A new folder with ``config.yaml``, ``env.json`` and an empty ``trials.jsonl``.
 
         Args:
-            path: Where; a folder that is there already must be empty.
+            place: Path or URL; a folder that is there already must be empty.
             config: The resolved settings as plain values.
             environment: What :func:`rlprune.results.environment.describe_environment` gives.
 
         Raises:
-            ResultsError: If the path holds anything, or cannot be written.
+            ResultsError: If the place holds anything, or cannot be written.
         """
-        path = Path(path)
-        cls.check_free(path)
+        cls.check_free(place)
+        mirror = Mirror(str(place)) if is_url(place) else None
+        path = mirror.path if mirror else local_path(place)
         with _reported(path):
             (path / MODELS).mkdir(parents=True)  # refused where another process was faster
             write_atomically(path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
             write_atomically(path / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
             (path / TRIALS).touch()
-        return cls(path)
+        folder = cls(path, mirror)
+        folder.push()
+        return folder
 
     @staticmethod
-    def check_free(path: Path) -> None:
-        """Raises ResultsError if a path holds anything, or cannot be made: a run is never overwritten."""
+    def check_free(place: str | Path) -> None:
+        """Raises ResultsError if a place holds anything, or cannot be made: a run is never overwritten."""
+        if is_url(place):
+            remote = RemoteFolder(str(place))
+            if remote.files():
+                raise _taken(place)
+            remote.check_writable()
+            return
+        path = local_path(place)
         with _reported(path):
             above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
         if above != path and not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
@@ -75,22 +100,23 @@ class RunFolder:
                 "choose another --storage-path"
             )
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise ResultsError(
-                f"{path}: holds something already and is not overwritten; "
-                "continue the run in it with --resume, or give the new run another --name"
-            )
+            raise _taken(path)
 
     @classmethod
-    def open(cls, path: str | Path) -> "RunFolder":
-        """The folder of a run that was started before, here or on another machine.
+    def open(cls, place: str | Path) -> "RunFolder":
+        """The folder of a run that was started before, here or on another machine, to go on with it.
 
         Raises:
             ResultsError: If it is no run folder.
         """
-        path = Path(path)
+        if is_url(place):
+            if TRIALS not in run_files(RemoteFolder(str(place))):
+                raise _no_run(place, f"holds no {TRIALS}")
+            mirror = Mirror(str(place))
+            return cls(mirror.path, mirror)
+        path = local_path(place)
         if not (path / TRIALS).is_file():
-            why = f"holds no {TRIALS}" if path.is_dir() else "is not a folder"
-            raise ResultsError(f"{path}: {why}; expected the folder of a run, such as results/NAME")
+            raise _no_run(path, f"holds no {TRIALS}" if path.is_dir() else "is not a folder")
         return cls(path)
 
     def config(self) -> dict[str, Any]:
@@ -226,6 +252,17 @@ class RunFolder:
             for name, content in files.items():
                 (self.path / name).parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(self.path / name, content)
+
+
+def _taken(place: str | Path) -> ResultsError:
+    return ResultsError(
+        f"{shown(place)}: holds something already and is not overwritten; "
+        "continue the run in it with --resume, or give the new run another --name"
+    )
+
+
+def _no_run(place: str | Path, why: str) -> ResultsError:
+    return ResultsError(f"{shown(place)}: {why}; expected the folder of a run, such as results/NAME")
 
 
 def _end_of_rows(content: bytes) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rlprune.config import SearchConfig
 from rlprune.errors import ConfigError
 from rlprune.local_ray import handlers_kept, start_local_ray
-from rlprune.search.resources import check_resources
+from rlprune.search.resources import check_resources, trials_to_ask_for
 
 if TYPE_CHECKING:
     from rlprune.config import Config
@@ -25,7 +25,6 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials.jsonl is the record
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a missing metric fails its trial, not the search
     "TUNE_GLOBAL_CHECKPOINT_S": "60",  # Tune's own state is never read back
-    "TUNE_MAX_PENDING_TRIALS_PG": "1",  # each trial is asked for as late as can be: Optuna knows more by then
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the error is in the trial's row
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
@@ -55,6 +54,7 @@ def ray_session(config: "Config", *, verbose: bool = False) -> Iterator[None]:
             _start(config.search, verbose)
     try:
         check_resources(config.search)
+        os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(trials_to_ask_for(config.search)))
         yield
     finally:
         if started:
@@ -76,6 +76,12 @@ def _start(search: SearchConfig, verbose: bool) -> None:
             _knock(search.address)
         ray.init(address=search.address, **said)
     except (OSError, RuntimeError, ValueError) as error:
+        if "Version mismatch" in str(error):
+            raise ConfigError(
+                f"search.address: the cluster at {search.address!r} runs another Ray or Python\n"
+                f"{str(error).strip()}\n"
+                "start the search with the versions of the cluster, or the cluster with those of this machine"
+            ) from error
         raise ConfigError(
             f"search.address: no Ray cluster can be reached at {search.address!r}: {error}\n"
             "expected local (starts Ray on this machine), auto, or HOST:PORT of a running cluster's head"

@@ -11,21 +11,16 @@ from typing import Any
 from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 
-from rlprune.errors import CheckpointError
+from rlprune.errors import CheckpointError, ResultsError
 from rlprune.results.curves import curves_name
 from rlprune.results.folder import RunFolder
 from rlprune.results.record import TrialRecord
-from rlprune.search.checkpoint import (
-    CURVES,
-    NETWORK,
-    keep_agents,
-    newest_checkpoint,
-    read_record,
-    remove_checkpoints,
-)
+from rlprune.search.checkpoint import CURVES, NETWORK, keep_agents, read_record
+from rlprune.search.checkpoint_places import checkpoint_of, forget_checkpoints, read_curves
 from rlprune.search.progress import SearchProgress
 from rlprune.search.searcher import OBJECTIVES, GridOptunaSearch
 from rlprune.search.trainable import AGENT_HISTORY, Assignment
+from rlprune.storage import fetched
 from rlprune.tensorboard import TensorBoardFiles
 
 _LONGEST_ERROR = 6000  # characters of a row's error; the whole of it is in the trial's folder under tune/
@@ -63,12 +58,13 @@ class TrialRecorder(tune.Callback, tune.Stopper):
 
     def recover(self, assignment: Assignment) -> bool:
         """Make the row of a trial that was killed after its last checkpoint; False if it is not done."""
-        folder = Path(assignment.checkpoint) if assignment.checkpoint else None
-        record = read_record(folder) if folder else None
-        if folder is None or record is None or record.status != "COMPLETE":
+        if not assignment.checkpoint:
             return False
-        self._complete(assignment, folder, record)
-        return True
+        with fetched(assignment.checkpoint) as folder:
+            record = read_record(folder)
+            if record.status == "COMPLETE":
+                self._complete(assignment, folder, record)
+        return record.status == "COMPLETE"
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -80,7 +76,14 @@ class TrialRecorder(tune.Callback, tune.Stopper):
         self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: tune.Checkpoint, **info: Any
     ) -> None:
         """Keep how the agents have learned so far, for a report while the trial goes on."""
-        self._guarded(lambda trial: self._keep_curves(trial.config["trial"], Path(checkpoint.path)), trial)
+        self._guarded(lambda trial: self._keep_curves(trial.config["trial"], read_curves(checkpoint)), trial)
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Copy what has changed to where the run folder belongs."""
+        try:
+            self._folder.push(patient=True)
+        except ResultsError as error:
+            self.fault = self.fault or error
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Show that a trial is tried again."""
@@ -126,28 +129,30 @@ class TrialRecorder(tune.Callback, tune.Stopper):
 
     def _end_of_trial(self, trial: Trial) -> None:
         assignment = Assignment(**trial.config)
-        try:
-            folder = Path(trial.checkpoint.path) if trial.checkpoint else None
-            record = read_record(folder) if folder else None
-        except CheckpointError as error:
-            self._append(assignment, TrialRecord(status="FAILED", error=str(error)))
+        if trial.checkpoint is None:
+            self._append(assignment, _unfinished(trial.last_result, None))
             return
-        if folder is not None and record is not None and record.status == "COMPLETE":
-            self._complete(assignment, folder, record)
-        else:
-            self._keep_agents(assignment, folder)
-            self._append(assignment, _unfinished(trial.last_result, record))
+        with trial.checkpoint.as_directory() as name:
+            folder = Path(name)
+            try:
+                record = read_record(folder)
+            except CheckpointError as error:
+                self._append(assignment, TrialRecord(status="FAILED", error=str(error)))
+                return
+            if record.status == "COMPLETE":
+                self._complete(assignment, folder, record)
+            else:
+                keep_agents(folder, self._folder.agents_path(assignment.trial))
+                self._append(assignment, _unfinished(trial.last_result, record))
 
     def _failed(self, trial: Trial) -> None:
         assignment = Assignment(**trial.config)
         record = TrialRecord(status="FAILED", error=_error_of(trial))
-        self._keep_agents(assignment, newest_checkpoint(self._folder.path / "tune", assignment.trial))
+        newest = checkpoint_of(self._folder, assignment.trial)
+        if newest:
+            with fetched(newest) as folder:
+                keep_agents(folder, self._folder.agents_path(assignment.trial))
         self._append(assignment, record)
-
-    def _keep_agents(self, assignment: Assignment, folder: Path | None) -> None:
-        """Keep the agents of the groups that a trial has done, for whoever asks why it went as it did."""
-        if folder is not None:
-            keep_agents(folder, self._folder.agents_path(assignment.trial))
 
     def _complete(self, assignment: Assignment, folder: Path, record: TrialRecord) -> None:
         unknown = [name for name in OBJECTIVES if not _is_finite(getattr(record, name))]
@@ -158,13 +163,13 @@ class TrialRecorder(tune.Callback, tune.Stopper):
         else:
             network = self._folder.network_path(assignment.trial)
             _copy_whole(folder / NETWORK, network)
-            self._keep_curves(assignment.trial, folder)
+            self._keep_curves(assignment.trial, (folder / CURVES).read_bytes())
             record = dataclasses.replace(record, network=network.relative_to(self._folder.path).as_posix())
-        self._keep_agents(assignment, folder)
+        keep_agents(folder, self._folder.agents_path(assignment.trial))
         self._append(assignment, record)
 
-    def _keep_curves(self, trial: str, folder: Path) -> None:
-        _copy_whole(folder / CURVES, self._folder.path / curves_name(trial))
+    def _keep_curves(self, trial: str, curves: bytes) -> None:
+        self._folder.write_files({curves_name(trial): curves})
 
     def _append(self, assignment: Assignment, record: TrialRecord) -> None:
         record = dataclasses.replace(record, **assignment.for_record())
@@ -175,7 +180,7 @@ class TrialRecorder(tune.Callback, tune.Stopper):
         self._board.close(record.trial)
         self._searcher.tell(record)
         if not self._others_may_copy:
-            remove_checkpoints(self._folder.path / "tune", record.trial)
+            forget_checkpoints(self._folder, record.trial)
         self._progress.finished(record)
 
 

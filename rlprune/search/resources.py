@@ -1,11 +1,14 @@
 """Whether the cluster can run a trial at all: a trial runs on one node, which must have its CPUs and GPUs."""
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 
 from rlprune.config import SearchConfig
 from rlprune.errors import ConfigError
+from rlprune.search.node_types import may_start_anything, node_types, nodes_expected, trials_side_by_side
 
 _WANTED = (("CPU", "cpus_per_trial"), ("GPU", "gpus_per_trial"))
+_SECONDS_TO_JOIN = 180.0  # for machines that `ray up` has only just started
 
 
 def check_resources(search: SearchConfig) -> None:
@@ -14,9 +17,14 @@ def check_resources(search: SearchConfig) -> None:
     Raises:
         ConfigError: If no node, nor any that the cluster can start, has the CPUs or GPUs of a trial.
     """
-    faults = list(resource_faults(search, [*_running_nodes(), *_nodes_to_start()]))
-    if faults:
-        raise ConfigError(faults)
+    if may_start_anything():
+        return
+    to_come = [found.resources for found in node_types() if found.most > 0]
+    ends = time.monotonic() + _SECONDS_TO_JOIN
+    while faults := list(resource_faults(search, [*_running_nodes(), *to_come])):
+        if len(_running_nodes()) >= nodes_expected() or time.monotonic() > ends:
+            raise ConfigError(faults)
+        time.sleep(1)
 
 
 def resource_faults(search: SearchConfig, nodes: Iterable[Mapping[str, float]]) -> Iterator[str]:
@@ -32,9 +40,12 @@ def resource_faults(search: SearchConfig, nodes: Iterable[Mapping[str, float]]) 
         wanted = getattr(search, setting)
         most = max((node.get(resource, 0.0) for node in nodes), default=0.0)
         if wanted > most:
+            advice = f"use at most {most:g}, or a cluster with larger nodes (search.address)"
+            if most == 0:
+                advice = f"leave it out, or use a cluster that has {resource}s (search.address)"
             yield (
                 f"search.{setting}: a trial asks for {wanted:g} {resource}s, but the node with the most has"
-                f" {most:g}; use at most {most:g}, or a cluster with larger nodes (search.address)"
+                f" {most:g}, and no autoscaler of the cluster can start one with more; {advice}"
             )
             too_small = True
     fits = any(all(node.get(name, 0.0) >= getattr(search, key) for name, key in _WANTED) for node in nodes)
@@ -43,6 +54,15 @@ def resource_faults(search: SearchConfig, nodes: Iterable[Mapping[str, float]]) 
             f"search.cpus_per_trial, search.gpus_per_trial: no single node has {search.cpus_per_trial:g} CPUs"
             f" and {search.gpus_per_trial:g} GPUs; a trial runs on one node"
         )
+
+
+def trials_to_ask_for(search: SearchConfig) -> int:
+    """How many trials may wait for a place: as many as the nodes hold that the autoscaler starts for them.
+
+    With no nodes to be started it is one: trials are asked for as late as can be, when Optuna knows more.
+    """
+    wanted = {resource: getattr(search, setting) for resource, setting in _WANTED}
+    return max(1, trials_side_by_side(wanted, node_types()))
 
 
 def share_of_this_node(cpus: float) -> float:
@@ -58,11 +78,3 @@ def _running_nodes() -> list[Mapping[str, float]]:
     import ray
 
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def _nodes_to_start() -> list[Mapping[str, float]]:
-    """Resources of each type of node that an autoscaler may start; none where there is no autoscaler."""
-    from ray._private.state import state
-
-    cluster = state.get_cluster_config()
-    return [] if cluster is None else [dict(group.resources) for group in cluster.node_group_configs]

@@ -7,20 +7,23 @@ from pathlib import Path
 from rlprune.errors import CheckpointError
 from rlprune.results.folder import RunFolder
 from rlprune.results.record import TrialRecord
-from rlprune.search.checkpoint import newest_checkpoint, read_record, verify
+from rlprune.search.checkpoint import read_record, verify
+from rlprune.search.checkpoint_places import checkpoint_of
 from rlprune.search.journal import Journal
 from rlprune.search.trainable import Assignment
+from rlprune.storage import fetched
 
 
-def going_on(tune_folder: Path, journal: Journal, assignment: Assignment) -> Assignment:
+def going_on(folder: RunFolder, journal: Journal, assignment: Assignment) -> Assignment:
     """What a trial that an earlier process began goes on with: its newest checkpoint and settings.
 
     A member of a population that had agreed to copy another goes on from that one's checkpoint if the copy
     has none of its own yet.
     """
-    own = newest_checkpoint(tune_folder, assignment.trial)
+    own = checkpoint_of(folder, assignment.trial)
     if own is not None:
-        known = read_record(own)
+        with fetched(own) as checkpoint:
+            known = read_record(checkpoint)
         assert known.b is not None
         assignment = dataclasses.replace(
             assignment, b=known.b, settings=known.settings, lineage=known.lineage, checkpoint=str(own)
@@ -40,6 +43,7 @@ def standings(folder: RunFolder, unfinished: Iterable[Assignment]) -> list[Trial
     records = folder.records()
     for assignment in unfinished:
         if assignment.checkpoint:
-            record = read_record(Path(assignment.checkpoint))
+            with fetched(assignment.checkpoint) as checkpoint:
+                record = read_record(checkpoint)
             records.append(dataclasses.replace(record, groups=record.groups[:-1]))
     return records

@@ -7,7 +7,6 @@ Tune's saved state is pickled, may be older than the last trials, and is not rea
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
@@ -18,7 +17,7 @@ from rlprune.errors import ResultsError
 from rlprune.results.folder import RunFolder
 from rlprune.results.page_data import IMPORTANCES
 from rlprune.results.record import TrialRecord
-from rlprune.search.checkpoint import remove_checkpoints
+from rlprune.search.checkpoint_places import forget_checkpoints
 from rlprune.search.importances import importances_json
 from rlprune.search.interrupt import exclusive, graceful_signals
 from rlprune.search.journal import JOURNAL, Journal
@@ -30,6 +29,7 @@ from rlprune.search.schedulers import all_pending, make_scheduler
 from rlprune.search.searcher import GridOptunaSearch
 from rlprune.search.study_storage import DATABASE, STUDY, study_place
 from rlprune.search.trainable import BuildRun, PruningTrainable, Weights, arrays_of, build_run
+from rlprune.storage import TRIALS_OWN
 
 if TYPE_CHECKING:
     from rlprune.data import DataSplits
@@ -100,10 +100,10 @@ def run_trials(
         raise ResultsError(
             f"{folder.path}: holds a search already; go on with --resume, or choose another --name"
         )
-    with exclusive(folder.path / "tune"), graceful_signals(), ray_session(config, verbose=verbose):
-        tune_folder = folder.path / "tune"
+    with exclusive(folder.path / TRIALS_OWN), graceful_signals(), ray_session(config, verbose=verbose):
+        tune_folder = folder.path / TRIALS_OWN
         journal = Journal(tune_folder / JOURNAL)
-        going = partial(going_on, tune_folder, journal)
+        going = partial(going_on, folder, journal)
         searcher = GridOptunaSearch(config, study_place(config, folder.path), going)
         searcher.reconcile(folder.records())
         total = len(config.search.b_grid) * config.search.num_samples
@@ -120,7 +120,7 @@ def run_trials(
                 tune_folder=str(tune_folder.resolve()),
             )
             scheduler = make_scheduler(config, journal, standings(folder, searcher.unfinished()))
-            tuner = _tuner(config, trainable, searcher, scheduler, recorder, tune_folder, verbose)
+            tuner = _tuner(config, trainable, searcher, scheduler, recorder, folder, verbose)
             with all_pending(config):
                 _fit(tuner, recorder)
         if recorder.fault is not None:
@@ -129,9 +129,10 @@ def run_trials(
         if not searcher.is_complete():
             raise KeyboardInterrupt
         for record in folder.records():
-            remove_checkpoints(tune_folder, record.trial)
+            forget_checkpoints(folder, record.trial)
         if not config.search.is_population:  # whose members do not end with the settings they began with
             folder.write_files({IMPORTANCES: importances_json(searcher.study)})
+        folder.push()
     return folder.records()
 
 
@@ -152,9 +153,13 @@ def _tuner(
     searcher: GridOptunaSearch,
     scheduler: TrialScheduler | None,
     recorder: TrialRecorder,
-    tune_folder: Path,
+    folder: RunFolder,
     verbose: bool,
 ) -> tune.Tuner:
+    storage, filesystem = str((folder.path / TRIALS_OWN).resolve()), None
+    if folder.mirror:
+        remote = folder.mirror.remote
+        storage, filesystem = f"{remote.root}/{TRIALS_OWN}", remote.filesystem
     resources = {"cpu": config.search.cpus_per_trial, "gpu": config.search.gpus_per_trial}
     return tune.Tuner(
         tune.with_resources(trainable, resources),
@@ -167,8 +172,9 @@ def _tuner(
             trial_dirname_creator=_name_of,
         ),
         run_config=tune.RunConfig(
-            name=_new_attempt(tune_folder),
-            storage_path=str(tune_folder.resolve()),
+            name=_new_attempt(folder),
+            storage_path=storage,
+            storage_filesystem=filesystem,
             callbacks=[recorder],
             stop=recorder,
             failure_config=tune.FailureConfig(max_failures=config.search.max_failures),
@@ -185,8 +191,12 @@ def _checkpoints_kept(config: Config) -> int:
     return _CHECKPOINTS_KEPT + (config.search.perturbation_interval + 1) * config.search.is_population
 
 
-def _new_attempt(tune_folder: Path) -> str:
-    return f"attempt-{len(list(tune_folder.glob('attempt-*'))) + 1:03d}"
+def _new_attempt(folder: RunFolder) -> str:
+    before = {path.name for path in (folder.path / TRIALS_OWN).glob("attempt-*")}
+    if folder.mirror:
+        names = (name.split("/") for name in folder.mirror.remote.files())
+        before |= {parts[1] for parts in names if parts[0] == TRIALS_OWN}
+    return f"attempt-{len(before) + 1:03d}"
 
 
 def _name_of(trial: Any) -> str:

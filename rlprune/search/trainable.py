@@ -15,6 +15,7 @@ from rlprune.search.checkpoint import read_state, undamaged_at_or_before, write_
 from rlprune.search.parts import AT_THE_START, part_path, read_part, write_part
 from rlprune.search.resources import share_of_this_node
 from rlprune.search.space import trial_config
+from rlprune.storage import fetched
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,7 +41,7 @@ class Assignment:
         b: Drop bound in percentage points.
         seed: Its seed.
         settings: Sampled settings, dotted name -> value.
-        checkpoint: Folder of the checkpoint to go on from; empty to start afresh.
+        checkpoint: Folder of the checkpoint to go on from, a path or a URL; empty to start afresh.
         lineage: What it has taken from other members of its population; see ``TrialRecord.lineage``.
     """
 
@@ -102,7 +103,7 @@ class PruningTrainable(tune.Trainable):
             weights: The base model's weights.
             splits: The images; test is sealed.
             build: Makes the run: :func:`build_run`, or a stand-in in tests of the search itself.
-            tune_folder: Where parts of steps are kept.
+            tune_folder: Where parts of steps are kept; for a run on an object store a folder of each node.
         """
         self._run_config, self._weights, self._splits, self._build = run_config, weights, splits, build
         self._tune_folder = Path(tune_folder)
@@ -129,7 +130,8 @@ class PruningTrainable(tune.Trainable):
         self._run = self._build(dataclasses.replace(settings, device=device), self._weights, self._splits)
         self._part_path = part_path(self._tune_folder, assignment.trial)
         if assignment.checkpoint:
-            self.load_checkpoint(assignment.checkpoint)
+            with fetched(assignment.checkpoint) as checkpoint:
+                self.load_checkpoint(str(checkpoint))
         else:
             self._go_on(self._the_run.state_dict(), AT_THE_START)
         self._again = bool(assignment.checkpoint)

@@ -78,6 +78,7 @@ def _run_to_the_end(
         _write_state(path, run.state_dict())
         folder.write_files({curves_name(PRUNE_TRIAL): curves_text(run.histories())})
         board.add(PRUNE_TRIAL, report.to_metrics(), run.histories().get(report.group, []))
+        folder.push(patient=True)
         say(
             f"[{report.step}/{report.n_steps}] {report.group}: "
             f"{report.kept} of {report.filters} filters kept  drop {report.drop_val:+.2f}  "

@@ -6,16 +6,16 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlprune.config import Config
 from rlprune.config_loading import config_from_dict, config_to_dict, load_config
 from rlprune.errors import ConfigError
 from rlprune.results.environment import describe_environment
-from rlprune.results.folder import RunFolder
+from rlprune.results.folder import BASE, RunFolder
 from rlprune.results.record import TrialRecord
 from rlprune.results.report import report as make_report
+from rlprune.storage import joined
 from rlprune.trust import check_trusted, foreign_code
 from rlprune.verbs.console import columns, is_verbose, say
 
@@ -45,12 +45,11 @@ def start_or_resume(arguments: argparse.Namespace, job: Job) -> int:
     verb = job.verb
     config = load_config(arguments.config, arguments.overrides)
     if not arguments.resume:
-        path = _folder_path(config, verb)
-        RunFolder.check_free(path)
-        return run_whole(config, path, job, resuming=False)
-    given = sorted(
-        {text.partition("=")[0] for text in arguments.overrides} - {"search.name", "search.storage_path"}
-    )
+        place = _place(config, verb)
+        RunFolder.check_free(place)
+        return run_whole(config, place, job, resuming=False)
+    overrides = {text.partition("=")[0] for text in arguments.overrides}
+    given = sorted(overrides - {"search.name", "search.storage_path", "search.address"})
     if given or arguments.config:
         raise ConfigError(
             f"--resume goes on with the settings of the run; leave out {', '.join(given) or '--config'}, or "
@@ -60,28 +59,34 @@ def start_or_resume(arguments: argparse.Namespace, job: Job) -> int:
         raise ConfigError(
             f"--resume needs the run's name: --name NAME, or rlprune resume {config.search.storage_path}/NAME"
         )
-    folder = RunFolder.open(Path(config.search.storage_path).expanduser() / config.search.name)
+    folder = RunFolder.open(_place(config, verb))
     if verb_of(folder) != verb:
-        raise ConfigError(
-            f"{folder.path} was made by rlprune {verb_of(folder)}; use rlprune resume {folder.path}"
-        )
-    return run_whole(stored_config(folder, arguments.trust_code), folder, job, resuming=True)
+        raise ConfigError(f"{folder} was made by rlprune {verb_of(folder)}; use rlprune resume {folder}")
+    address = config.search.address if "search.address" in overrides else None
+    return run_whole(stored_config(folder, arguments.trust_code, address), folder, job, resuming=True)
 
 
-def stored_config(folder: RunFolder, trusted: bool) -> Config:
+def stored_config(folder: RunFolder, trusted: bool, address: str | None = None) -> Config:
     """The settings that a run was started with.
+
+    Args:
+        folder: Its folder.
+        trusted: Whether code that they name may run.
+        address: The Ray cluster to go on with, where it is another one.
 
     Raises:
         ConfigError: They name code from outside rlprune, and the user did not say that it may run.
     """
     config = config_from_dict(folder.config())
-    check_trusted(config, folder.path, trusted)
+    if address is not None:
+        config = dataclasses.replace(config, search=dataclasses.replace(config.search, address=address))
+    check_trusted(config, str(folder), trusted)
     return config
 
 
-def _folder_path(config: Config, verb: str) -> Path:
+def _place(config: Config, verb: str) -> str:
     name = config.search.name or f"{verb}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return Path(config.search.storage_path).expanduser() / name
+    return joined(config.search.storage_path, name)
 
 
 def verb_of(folder: RunFolder) -> str:
@@ -89,14 +94,16 @@ def verb_of(folder: RunFolder) -> str:
     return "prune" if (folder.path / "prune").is_dir() else "search"
 
 
-def run_whole(config: Config, where: RunFolder | Path, job: Job, *, resuming: bool) -> int:
+def run_whole(config: Config, where: RunFolder | str, job: Job, *, resuming: bool) -> int:
     """Data, base model, trials, final table: what can be refused comes before what costs."""
     from rlprune.data import anchored, load_splits
     from rlprune.final_table import max_drop_of, measure_frontier
     from rlprune.identity import check_identity, identity
+    from rlprune.search.on_nodes import prepare_nodes
     from rlprune.search.study_storage import with_storage_checked
     from rlprune.training.base import obtain_base, starting_network
     from rlprune.training.device import resolve_device
+    from rlprune.training.tensor_file import write_tensors
     from rlprune.workbench import Workbench
 
     if job.verb == "search" and config.device.startswith("cuda") and not config.search.gpus_per_trial:
@@ -110,20 +117,29 @@ def run_whole(config: Config, where: RunFolder | Path, job: Job, *, resuming: bo
     config = dataclasses.replace(
         config, data=dataclasses.replace(config.data, source=anchored(config.data.source))
     )
+    if isinstance(where, RunFolder) and (where.path / BASE).is_file():
+        config = dataclasses.replace(
+            config, base=dataclasses.replace(config.base, checkpoint=str(where.path / BASE))
+        )
     splits = load_splits(config.data)
     with _ray(config):
+        if job.verb == "search":
+            place = config.search.storage_path if isinstance(where, str) else str(where)
+            prepare_nodes(config, place, splits.sealed(), say)
         groups, refused = Workbench(config, splits.sealed()).prunable(starting_network(config, splits))
         for name, reason in refused.items():
             say(f"the group of {name} stays whole: {reason}")
         config = _with_whole(config, refused)
         base = obtain_base(config, splits, progress=say)
         say(f"{sum(group.n_filters for group in groups):,} filters in {len(groups)} groups")
-        if isinstance(where, Path):
+        if isinstance(where, str):
             trained = dataclasses.replace(config.base, checkpoint=str(base.path.resolve()))
             config = dataclasses.replace(config, base=trained)
             about = {**describe_environment(sys.argv), **identity(splits, base)}
             folder = RunFolder.create(where, config_to_dict(config), about)
-            say(f"run folder {folder.path}")
+            write_tensors(folder.path / BASE, base.model.state_dict())
+            folder.push()
+            say(f"run folder {folder}")
         else:
             folder = where
             check_identity(folder, identity(splits, base))
@@ -131,13 +147,15 @@ def run_whole(config: Config, where: RunFolder | Path, job: Job, *, resuming: bo
             records = job.run(config, folder, splits.sealed(), base, resuming)
         except KeyboardInterrupt:
             print(make_report(folder.path, width=columns()))
+            folder.push()
             trust = " --trust-code" if foreign_code(config) else ""
-            print(f"interrupted; go on with: rlprune resume {folder.path}{trust}", file=sys.stderr)
-            print(folder.path)
+            print(f"interrupted; go on with: rlprune resume {folder}{trust}", file=sys.stderr)
+            print(folder)
             return INTERRUPTED
     measure_frontier(config, folder, splits, base.model, say)
     print(make_report(folder.path, max_drop=max_drop_of(config), width=columns()))
-    print(folder.path)
+    folder.push()
+    print(folder)
     return 0 if all(record.status != "FAILED" for record in records) else FAILED_TRIALS
 
 

@@ -22,6 +22,9 @@ from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscali
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from rlprune.cli import build_parser
+from rlprune.config_loading import load_config
+from rlprune.storage import is_url
+from rlprune.verbs.options import overrides_of
 
 ROOT = Path(__file__).parents[2]
 FILES = [ROOT / "cluster.yaml", ROOT / "clusters" / "gcp.yaml", ROOT / "clusters" / "onprem.yaml"]
@@ -195,6 +198,19 @@ def test_kuberay_derives_a_cluster_from_the_job():
     words = shlex.split(job["spec"]["entrypoint"])
     assert words[0] == "rlprune"
     build_parser().parse_args(words[1:])
+
+
+def test_the_documented_submission_is_a_valid_search():
+    text = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    (words,) = [shlex.split(line) for line in text.splitlines() if line.startswith("ray submit")]
+    assert all((ROOT / file).is_file() for file in words[2:4])
+    parsed = build_parser().parse_args(["search", *words[words.index("--") + 1 :]])
+    config = load_config(ROOT / parsed.config, overrides_of(parsed))
+    assert config.search.address == "auto"
+    assert is_url(config.search.storage_path)
+    assert config.search.gpus_per_trial == 0.25
+    mounted = load(ROOT / "cluster.yaml")["file_mounts"]
+    assert mounted["~/tune_configs"] == "tune_configs", "the driver runs in the home folder of the head"
 
 
 def test_every_node_installs_what_the_tests_run_with():

@@ -1,0 +1,31 @@
+"""Where a folder is: a path of this machine, or a URL."""
+
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+
+def is_url(place: str | Path) -> bool:
+    """Whether a place is on another system than this machine's files; ``file://`` is not."""
+    return isinstance(place, str) and "://" in place and not place.startswith("file://")
+
+
+def local_path(place: str | Path) -> Path:
+    """The path of a place among this machine's files, which may be in a folder that all machines share."""
+    text = str(place)
+    return Path(urlsplit(text).path if text.startswith("file://") else text).expanduser()
+
+
+def joined(place: str | Path, *names: str) -> str:
+    """A place below another one; the options after a URL's question mark stay at its end."""
+    if not is_url(place):
+        return str(local_path(place).joinpath(*names))
+    parts = urlsplit(str(place))
+    return urlunsplit(parts._replace(path="/".join([parts.path.rstrip("/"), *names])))
+
+
+def shown(place: str | Path) -> str:
+    """A place as it may be printed: a URL without options and passwords."""
+    if not is_url(place):
+        return str(place)
+    parts = urlsplit(str(place))
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
