@@ -240,6 +240,13 @@ class SearchConfig:
     )
     cpus_per_trial: float = setting(1.0, "CPUs (and torch threads) of a trial", above=0)
     gpus_per_trial: float = setting(0.0, "fraction of a GPU, or a whole number of GPUs, of a trial", low=0)
+    env_runners_per_trial: int = setting(
+        0, "further processes of a trial that judge a part of every step's masks", low=0
+    )
+    cpus_per_env_runner: float = setting(1.0, "CPUs (and torch threads) of an env runner", above=0)
+    gpus_per_env_runner: float = setting(
+        0.0, "fraction of a GPU, or a whole number of GPUs, of an env runner", low=0
+    )
     max_failures: int = setting(1, "times a failed trial is retried from its checkpoint", low=0)
     address: str = setting("local", "Ray cluster: local | auto | HOST:PORT")
     storage_path: str = setting(

@@ -24,16 +24,17 @@ def faults_of(config: Config) -> Iterator[str]:
             "agent.warm_start: only the set policy has a network that fits every group; use agent.policy "
             f"set; got {config.agent.policy}"
         )
+    if config.search.env_runners_per_trial and config.pruning.screening < 1:
+        yield (
+            "pruning.screening is below 1 and search.env_runners_per_trial above 0: screening compares all "
+            "masks of an iteration, but each env runner sees a part of them; use one or the other"
+        )
     yield from _search_faults(config.search)
     yield from _population_faults(config.search)
 
 
 def _search_faults(search: SearchConfig) -> Iterator[str]:
-    if search.gpus_per_trial > 1 and search.gpus_per_trial != int(search.gpus_per_trial):
-        yield (
-            "search.gpus_per_trial: above 1 only whole numbers can be scheduled; "
-            f"got {search.gpus_per_trial:g}"
-        )
+    yield from _gpu_faults(search)
     if search.name in (".", "..") or any(character in search.name for character in "/\\\0"):
         yield (
             "search.name: expected the name of one folder, without a path; "
@@ -46,6 +47,18 @@ def _search_faults(search: SearchConfig) -> Iterator[str]:
             yield f"search.b_grid: each b is a drop in percentage points above 0 and at most 100; got {b:g}"
     if len(set(search.b_grid)) != len(search.b_grid):
         yield f"search.b_grid: holds the same b twice: {', '.join(f'{b:g}' for b in search.b_grid)}"
+
+
+def _gpu_faults(search: SearchConfig) -> Iterator[str]:
+    for name in ("gpus_per_trial", "gpus_per_env_runner"):
+        gpus = getattr(search, name)
+        if gpus > 1 and gpus != int(gpus):
+            yield f"search.{name}: above 1 only whole numbers can be scheduled; got {gpus:g}"
+    if search.env_runners_per_trial and (search.gpus_per_trial > 0) != (search.gpus_per_env_runner > 0):
+        yield (
+            "search.gpus_per_trial and search.gpus_per_env_runner: one of them is 0; a trial and its env "
+            "runners compute rewards alike only where all have a GPU or none has"
+        )
 
 
 def _population_faults(search: SearchConfig) -> Iterator[str]:

@@ -1,23 +1,30 @@
 """The agent of one group: its task, built from the network as it is now, and its training."""
 
+import copy
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from rlprune.config import AgentConfig, Config
+from rlprune.config import AgentConfig, Config, PruningConfig
+from rlprune.data import DataSplits
 from rlprune.pruning.cost import GroupCost
 from rlprune.pruning.groups import FilterGroup
 from rlprune.pruning.importance import filter_statistics, filter_weights, importance_scores
+from rlprune.pruning.memory_share import claim_share
 from rlprune.pruning.repair import Moments
 from rlprune.rl.agent import AgentOutcome, train_agent
+from rlprune.rl.env_runners import EnvRunners
 from rlprune.rl.group_task import GroupTask
 from rlprune.rl.start import measured_start
-from rlprune.rl.task import FilterContext
+from rlprune.rl.task import FilterContext, PruningTask
 from rlprune.seeding import generator
+from rlprune.training.device import given_device
 from rlprune.workbench import Workbench
 
 
@@ -32,7 +39,7 @@ class GroupAgent:
         network: The policy that this one takes its network from; None to start afresh.
     """
 
-    task: GroupTask
+    task: PruningTask
     settings: AgentConfig
     moments: Mapping[str, Moments]
     network: Mapping[str, torch.Tensor] | None = None
@@ -50,6 +57,58 @@ class GroupAgent:
         )
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class TaskRecipe:
+    """Makes a group's task again in another process: the same network, images and seeds, so the same rewards.
+
+    Attributes:
+        model: The network, on the CPU.
+        group: One of its groups.
+        context: What the policy may know of the filters.
+        pruning: The settings of the trial.
+        bound: As in :func:`group_agent`.
+        spent: As in :func:`group_agent`.
+    """
+
+    model: nn.Module
+    group: FilterGroup
+    context: FilterContext
+    pruning: PruningConfig
+    bound: float
+    spent: float
+
+    def __call__(self, bench: Workbench) -> GroupTask:
+        """The task, on the images of the process that it is called in."""
+        model = bench.placed(self.model).eval()
+        calibration, _ = bench.calibration(self.group.name)
+        engine = bench.reward_engine(model, self.group, calibration)
+        cost = GroupCost(model, self.group, bench.example)
+        return GroupTask(engine, self.context, cost, self.pruning, b=self.bound, spent=self.spent)
+
+
+def env_runners(config: Config, splits: DataSplits) -> EnvRunners | None:
+    """The further processes of a trial; None where it has none (``search.env_runners_per_trial``)."""
+    search = config.search
+    if not search.env_runners_per_trial:
+        return None
+    return EnvRunners(
+        search.env_runners_per_trial,
+        partial(_bench_of_runner, config),
+        splits,
+        cpus=search.cpus_per_env_runner,
+        gpus=search.gpus_per_env_runner,
+    )
+
+
+def _bench_of_runner(config: Config, splits: DataSplits) -> Workbench:
+    """What an env runner works with: its own device, and its share of the memory."""
+    cpus, gpus = config.search.cpus_per_env_runner, config.search.gpus_per_env_runner
+    torch.set_num_threads(max(1, int(cpus)))
+    device = given_device(config.device, gpus, torch.cuda.is_available())
+    claim_share(torch.device(device), gpus=gpus, machine=min(1.0, cpus / (os.cpu_count() or 1)))
+    return Workbench(dataclasses.replace(config, device=device), splits)
+
+
 def group_agent(
     config: Config,
     bench: Workbench,
@@ -60,6 +119,7 @@ def group_agent(
     bound: float,
     spent: float,
     earlier: Mapping[str, Mapping[str, Any]],
+    runners: EnvRunners | None = None,
 ) -> GroupAgent:
     """Prepares the agent of a group of the network as it is now.
 
@@ -72,6 +132,7 @@ def group_agent(
         bound: Drop bound in this group's reward, percentage points.
         spent: Drop on val so far, percentage points.
         earlier: What :func:`agent_record` gave for the groups before, the last one last.
+        runners: Further processes that judge a part of the masks.
     """
     pruning, agent = config.pruning, config.agent
     calibration, classes = bench.calibration(group.name)
@@ -82,8 +143,13 @@ def group_agent(
     context = FilterContext(
         statistics.features(), filter_weights(model, group), scores, multiple=pruning.round_to
     )
+    if runners is not None:  # they prepare while this process does
+        plain = copy.deepcopy(model).cpu()
+        runners.prepare(TaskRecipe(plain, group, context, pruning, bound, spent))
     engine = bench.reward_engine(model, group, calibration)
-    task = GroupTask(engine, context, cost, pruning, b=bound, spent=spent)
+    task: PruningTask = GroupTask(engine, context, cost, pruning, b=bound, spent=spent)
+    if runners is not None:
+        task = runners.join(task)
     if agent.start == "measured":
         start = measured_start(task, generator(config.seed, "start", group.name))
         agent = dataclasses.replace(agent, keep_probability=start)

@@ -24,7 +24,7 @@ from rlprune.config import Config
 from rlprune.config_loading import config_to_dict
 from rlprune.data import DataSplits
 from rlprune.errors import CheckpointError
-from rlprune.group_agent import agent_record, group_agent
+from rlprune.group_agent import agent_record, env_runners, group_agent
 from rlprune.pruning.cost import GroupCost, group_macs
 from rlprune.pruning.groups import FilterGroup
 from rlprune.pruning.repair import Moments
@@ -71,6 +71,7 @@ class PruningRun:
         self._correct = self._comparison.base_correct
         self._reports: list[StepReport] = []
         self._agents: dict[str, dict[str, Any]] = {}
+        self._env_runners = env_runners(config, splits)
         self._part: Mapping[str, Any] | None = None  # of the next step, where a loaded state has one
 
     @property
@@ -132,6 +133,7 @@ class PruningRun:
             bound=self._bound(name),
             spent=self._comparison.drop(self._correct).drop,
             earlier=self._agents,
+            runners=self._env_runners,
         )
         outcome = agent.train(
             self._bench.seed("agent", *self._purpose(name)),

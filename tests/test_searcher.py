@@ -35,7 +35,8 @@ from rlprune.search.samplers import SAMPLERS, make_sampler
 from rlprune.search.searcher import GridOptunaSearch
 from rlprune.search.space import distributions, trial_config
 from rlprune.search.study_storage import STUDY, study_place, with_storage_checked
-from rlprune.search.trainable import Assignment, trial_device
+from rlprune.search.trainable import Assignment
+from rlprune.training.device import given_device
 from rlprune.training.tensor_file import read_tensors
 
 GRID = (0.5, 1.0, 2.0)
@@ -396,7 +397,7 @@ def test_so_many_trials_fit_on_nodes_to_come(
 def test_a_trial_uses_a_gpu_only_if_it_was_given_one(
     device: str, gpus: float, available: bool, expected: str
 ) -> None:
-    assert trial_device(device, gpus, available) == expected
+    assert given_device(device, gpus, available) == expected
 
 
 def test_progress_says_enough_and_not_too_much() -> None:

@@ -1,6 +1,7 @@
 """From the settings of an agent to an RLlib algorithm that runs in this process."""
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -53,10 +54,10 @@ def close_algorithm(algorithm: Algorithm) -> None:
     gymnasium.registry.pop(RLLIB_ENV_ID, None)
 
 
-def ensure_ray() -> None:
-    """Start Ray unless it runs: RLlib puts its configuration into Ray's object store."""
+def ensure_ray(cpus: float = 1) -> None:
+    """Start Ray, with so many CPUs, unless it runs: RLlib puts its configuration into Ray's object store."""
     if not ray.is_initialized():
-        start_local_ray(num_cpus=1, log_to_driver=False, logging_level=logging.ERROR)
+        start_local_ray(num_cpus=math.ceil(cpus), log_to_driver=False, logging_level=logging.ERROR)
 
 
 @contextmanager

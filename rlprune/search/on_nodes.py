@@ -149,10 +149,11 @@ def _trained(config: Config, splits: "DataSplits", lines: Any) -> "Weights":
     """The weights of a base model that is trained here."""
     import torch
 
-    from rlprune.search.trainable import arrays_of, trial_device
+    from rlprune.search.trainable import arrays_of
     from rlprune.training.base import obtain_base
+    from rlprune.training.device import given_device
 
     torch.set_num_threads(max(1, int(config.search.cpus_per_trial)))
-    device = trial_device(config.device, 1.0, torch.cuda.is_available())
+    device = given_device(config.device, 1.0, torch.cuda.is_available())
     base = obtain_base(dataclasses.replace(config, device=device), splits, progress=lines.append.remote)
     return arrays_of(base.model)

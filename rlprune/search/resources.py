@@ -1,4 +1,4 @@
-"""Whether the cluster can run a trial at all: a trial runs on one node, which must have its CPUs and GPUs."""
+"""What a trial asks for, and whether the cluster can run it at all: each process runs on one node."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -7,8 +7,18 @@ from rlprune.config import SearchConfig
 from rlprune.errors import ConfigError
 from rlprune.search.node_types import may_start_anything, node_types, nodes_expected, trials_side_by_side
 
-_WANTED = (("CPU", "cpus_per_trial"), ("GPU", "gpus_per_trial"))
+_SETTINGS = {
+    "trial": ("cpus_per_trial", "gpus_per_trial"),
+    "env runner": ("cpus_per_env_runner", "gpus_per_env_runner"),
+}
 _SECONDS_TO_JOIN = 180.0  # for machines that `ray up` has only just started
+
+
+def bundles(search: SearchConfig) -> list[dict[str, float]]:
+    """What a trial asks for: for its own process, then for each of its env runners; each on one node."""
+    trial = {"CPU": search.cpus_per_trial, "GPU": search.gpus_per_trial}
+    runner = {"CPU": search.cpus_per_env_runner, "GPU": search.gpus_per_env_runner}
+    return [trial, *[dict(runner) for _ in range(search.env_runners_per_trial)]]
 
 
 def check_resources(search: SearchConfig) -> None:
@@ -21,10 +31,18 @@ def check_resources(search: SearchConfig) -> None:
         return
     to_come = [found.resources for found in node_types() if found.most > 0]
     ends = time.monotonic() + _SECONDS_TO_JOIN
-    while faults := list(resource_faults(search, [*_running_nodes(), *to_come])):
+    while faults := list(_faults(search, _running_nodes(), to_come)):
         if len(_running_nodes()) >= nodes_expected() or time.monotonic() > ends:
             raise ConfigError(faults)
         time.sleep(1)
+
+
+def _faults(
+    search: SearchConfig, running: list[Mapping[str, float]], to_come: list[Mapping[str, float]]
+) -> Iterator[str]:
+    yield from resource_faults(search, [*running, *to_come])
+    if not to_come:
+        yield from total_faults(search, running)
 
 
 def resource_faults(search: SearchConfig, nodes: Iterable[Mapping[str, float]]) -> Iterator[str]:
@@ -35,25 +53,46 @@ def resource_faults(search: SearchConfig, nodes: Iterable[Mapping[str, float]]) 
         nodes: CPUs and GPUs of each node, under ``CPU`` and ``GPU``.
     """
     nodes = list(nodes)
+    for (what, settings), bundle in zip(_SETTINGS.items(), bundles(search)[:2], strict=False):
+        yield from _bundle_faults(what, settings, bundle, nodes)
+
+
+def _bundle_faults(
+    what: str, settings: tuple[str, str], bundle: Mapping[str, float], nodes: list[Mapping[str, float]]
+) -> Iterator[str]:
     too_small = False
-    for resource, setting in _WANTED:
-        wanted = getattr(search, setting)
+    for setting, (resource, wanted) in zip(settings, bundle.items(), strict=True):
         most = max((node.get(resource, 0.0) for node in nodes), default=0.0)
         if wanted > most:
             advice = f"use at most {most:g}, or a cluster with larger nodes (search.address)"
             if most == 0:
                 advice = f"leave it out, or use a cluster that has {resource}s (search.address)"
             yield (
-                f"search.{setting}: a trial asks for {wanted:g} {resource}s, but the node with the most has"
-                f" {most:g}, and no autoscaler of the cluster can start one with more; {advice}"
+                f"search.{setting}: {_with_article(what)} asks for {wanted:g} {resource}s, but the node with"
+                f" the most has {most:g}, and no autoscaler of the cluster can start one with more; {advice}"
             )
             too_small = True
-    fits = any(all(node.get(name, 0.0) >= getattr(search, key) for name, key in _WANTED) for node in nodes)
+    fits = any(all(node.get(name, 0.0) >= wanted for name, wanted in bundle.items()) for node in nodes)
     if not fits and not too_small:
+        named = ", ".join(f"search.{setting}" for setting in settings)
         yield (
-            f"search.cpus_per_trial, search.gpus_per_trial: no single node has {search.cpus_per_trial:g} CPUs"
-            f" and {search.gpus_per_trial:g} GPUs; a trial runs on one node"
+            f"{named}: no single node has {bundle['CPU']:g} CPUs and {bundle['GPU']:g} GPUs;"
+            f" {_with_article(what)} runs on one node"
         )
+
+
+def total_faults(search: SearchConfig, nodes: Iterable[Mapping[str, float]]) -> Iterator[str]:
+    """What all nodes together do not have for one trial and its env runners."""
+    if not search.env_runners_per_trial:
+        return
+    nodes = list(nodes)
+    for resource, wanted in _of_a_trial(search).items():
+        there = sum(node.get(resource, 0.0) for node in nodes)
+        if wanted > there:
+            yield (
+                f"search.env_runners_per_trial: a trial and its {search.env_runners_per_trial} env runners"
+                f" ask for {wanted:g} {resource}s, but the cluster has {there:g}; use fewer, or smaller ones"
+            )
 
 
 def trials_to_ask_for(search: SearchConfig) -> int:
@@ -61,8 +100,16 @@ def trials_to_ask_for(search: SearchConfig) -> int:
 
     With no nodes to be started it is one: trials are asked for as late as can be, when Optuna knows more.
     """
-    wanted = {resource: getattr(search, setting) for resource, setting in _WANTED}
-    return max(1, trials_side_by_side(wanted, node_types()))
+    return max(1, trials_side_by_side(_of_a_trial(search), node_types()))
+
+
+def _of_a_trial(search: SearchConfig) -> dict[str, float]:
+    """What a trial and its env runners ask for together."""
+    return {name: sum(bundle[name] for bundle in bundles(search)) for name in ("CPU", "GPU")}
+
+
+def _with_article(what: str) -> str:
+    return f"an {what}" if what[0] in "aeiou" else f"a {what}"
 
 
 def share_of_this_node(cpus: float) -> float:

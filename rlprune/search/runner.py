@@ -24,6 +24,7 @@ from rlprune.search.journal import JOURNAL, Journal
 from rlprune.search.progress import SearchProgress
 from rlprune.search.ray_session import ray_session
 from rlprune.search.recording import TrialRecorder, recover_finished
+from rlprune.search.resources import bundles
 from rlprune.search.resuming import going_on, standings
 from rlprune.search.schedulers import all_pending, make_scheduler
 from rlprune.search.searcher import GridOptunaSearch
@@ -160,9 +161,8 @@ def _tuner(
     if folder.mirror:
         remote = folder.mirror.remote
         storage, filesystem = f"{remote.root}/{TRIALS_OWN}", remote.filesystem
-    resources = {"cpu": config.search.cpus_per_trial, "gpu": config.search.gpus_per_trial}
     return tune.Tuner(
-        tune.with_resources(trainable, resources),
+        tune.with_resources(trainable, tune.PlacementGroupFactory(bundles(config.search))),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,

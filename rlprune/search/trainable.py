@@ -118,12 +118,13 @@ class PruningTrainable(tune.Trainable):
         import torch
 
         from rlprune.pruning.memory_share import claim_share
+        from rlprune.training.device import given_device
 
         assignment = self._assignment = Assignment(**config)
         search = self._run_config.search
         torch.set_num_threads(max(1, int(search.cpus_per_trial)))
         settings = assignment.to_config(self._run_config)
-        device = trial_device(settings.device, search.gpus_per_trial, torch.cuda.is_available())
+        device = given_device(settings.device, search.gpus_per_trial, torch.cuda.is_available())
         machine = share_of_this_node(search.cpus_per_trial)
         claim_share(torch.device(device), gpus=search.gpus_per_trial, machine=machine)
         self._run: PruningRun | None = None  # frees the last trial's network before the next one is built
@@ -170,11 +171,3 @@ class PruningTrainable(tune.Trainable):
     def _the_run(self) -> "PruningRun":
         assert self._run is not None
         return self._run
-
-
-def trial_device(device: str, gpus_per_trial: float, cuda_available: bool) -> str:
-    """The device of a trial: a GPU only if it was given one and torch can use it.
-
-    Ray names the GPUs of a trial in ``CUDA_VISIBLE_DEVICES``, so that a trial's own GPU is always ``cuda``.
-    """
-    return "cuda" if device != "cpu" and gpus_per_trial > 0 and cuda_available else "cpu"

@@ -32,6 +32,14 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def given_device(device: str, gpus: float, cuda_available: bool) -> str:
+    """The device of a process that Ray has started: a GPU only if it was given one and torch can use it.
+
+    Ray names its GPUs in ``CUDA_VISIBLE_DEVICES``, so that its own GPU is always ``cuda``.
+    """
+    return "cuda" if device != "cpu" and gpus > 0 and cuda_available else "cpu"
+
+
 def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     """The dtype of ``auto | fp32 | bf16``; auto is bf16 where the device computes it natively."""
     if name not in ("auto", "fp32", "bf16"):

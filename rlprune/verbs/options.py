@@ -24,6 +24,7 @@ OPTIONS = {
     "--scheduler": "search.scheduler",
     "--cpus-per-trial": "search.cpus_per_trial",
     "--gpus-per-trial": "search.gpus_per_trial",
+    "--env-runners-per-trial": "search.env_runners_per_trial",
     "--max-failures": "search.max_failures",
     "--address": "search.address",
     "--storage-path": "search.storage_path",
@@ -45,6 +46,7 @@ SEARCH = (
     "--scheduler",
     "--cpus-per-trial",
     "--gpus-per-trial",
+    "--env-runners-per-trial",
     "--max-failures",
     "--address",
 )

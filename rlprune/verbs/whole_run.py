@@ -111,7 +111,7 @@ def run_whole(config: Config, where: RunFolder | str, job: Job, *, resuming: boo
             f"device is {config.device}, but search.gpus_per_trial is 0: such trials run on the CPU; "
             "give each a share, for example --gpus-per-trial 0.25, or leave --device out"
         )
-    resolve_device(config.device)
+    check_env_runners(config, job.verb, resolve_device(config.device).type)
     if job.verb == "search":
         config = with_storage_checked(config)
     config = dataclasses.replace(
@@ -157,6 +157,26 @@ def run_whole(config: Config, where: RunFolder | str, job: Job, *, resuming: boo
     folder.push()
     print(folder)
     return 0 if all(record.status != "FAILED" for record in records) else FAILED_TRIALS
+
+
+def check_env_runners(config: Config, verb: str, kind: str) -> None:
+    """Refuses env runners that would not compute where their run does.
+
+    Args:
+        config: The settings.
+        verb: What is done with them.
+        kind: ``cuda`` or ``cpu``: what the device of the settings is on this machine.
+
+    Raises:
+        ConfigError: As above. The trials of a search are given their devices by Ray.
+    """
+    search = config.search
+    if verb == "prune" and kind == "cuda" and search.env_runners_per_trial and not search.gpus_per_env_runner:
+        raise ConfigError(
+            "the run computes on a GPU, but search.gpus_per_env_runner is 0: its env runners would compute "
+            "other rewards on the CPU; give each a share, add --device cpu, or leave them out "
+            "(search.env_runners_per_trial 0)"
+        )
 
 
 def _with_whole(config: Config, names: Iterable[str]) -> Config:
