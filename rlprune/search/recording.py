@@ -222,8 +222,11 @@ def _error_of(trial: Trial) -> str:
 
 
 def _copy_whole(source: Path, target: Path) -> None:
-    """Copy a file so that the target is there whole or not at all."""
+    """Copy a file so that the target is there whole or not at all, and on the disk when this returns."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_suffix(".partial")
-    shutil.copyfile(source, temporary)
+    with source.open("rb") as whole, temporary.open("wb") as copy:
+        shutil.copyfileobj(whole, copy)
+        copy.flush()
+        os.fsync(copy.fileno())
     os.replace(temporary, target)
