@@ -108,14 +108,15 @@ class PruningRun:
         part, self._part = self._part or {"step": name, "seconds": 0.0}, None
         if part["step"] != name:
             raise CheckpointError(f"the checkpoint holds a part of {part['step']!r}, but {name!r} is next")
-        began = time.perf_counter() - part["seconds"]
+        began, undone = time.perf_counter() - part["seconds"], self._bench.undone
 
         def tell(inside: dict[str, Any]) -> None:
             if on_part is not None:
                 on_part({"step": name, "seconds": time.perf_counter() - began, **inside})
 
         report = self._finish(part, tell) if last else self._prune_group(name, part, tell)
-        self._reports.append(dataclasses.replace(report, seconds=time.perf_counter() - began))
+        seconds, undone = time.perf_counter() - began, self._bench.undone - undone
+        self._reports.append(dataclasses.replace(report, seconds=seconds, fine_tunings_undone=undone))
         return self._reports[-1]
 
     def _prune_group(self, name: str, part: Mapping[str, Any], on_part: OnPart) -> StepReport:

@@ -41,6 +41,7 @@ class Workbench:
         example: One blank image ``(1, c, h, w)``, for tracing and counting.
         splits: The images, without test.
         teacher: Teaches in fine-tuning where ``finetune.distillation`` is above 0: the base model.
+        undone: Fine-tunings so far whose loss was not finite.
     """
 
     def __init__(self, config: Config, splits: DataSplits) -> None:
@@ -54,6 +55,7 @@ class Workbench:
         self._config = config
         self.splits = splits
         self.teacher: nn.Module | None = None
+        self.undone = 0
         self.device = resolve_device(config.device)
         self._dtype = resolve_precision(config.precision, self.device)
         self.example = torch.zeros(1, *splits.info.image_shape, device=self.device)
@@ -176,6 +178,7 @@ class Workbench:
                 distillation=self._distillation(),
             )
         except ModelError as error:
+            self.undone += 1
             log.warning("fine-tuning for %s is undone: %s", ", ".join(str(part) for part in purpose), error)
             return False
         return True

@@ -16,6 +16,7 @@ import torch
 from rlprune.config import Config
 from rlprune.config_loading import config_to_dict
 from rlprune.errors import PruningError, RlpruneError
+from rlprune.pruning.memory import retried
 from rlprune.results.curves import CURVE_FIELDS
 from rlprune.results.folder import RunFolder
 from rlprune.results.record import TrialRecord
@@ -77,6 +78,8 @@ class StandInRun:
             return
         if kind == "raise":
             raise PruningError("group conv3 cannot be cut")
+        if kind == "memory":
+            retried(lambda: torch.empty(2**60, dtype=torch.uint8), lambda: False)
         marker = Path(self.behaviour["log"]).with_name(f"died-{self.config.seed}")
         if kind == "killed always" or (kind == "killed once" and not marker.exists()):
             with marker.open("a") as file:

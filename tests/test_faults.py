@@ -2,9 +2,9 @@
 
 The names say which fault: (a) kill -9 of the driver, (b) kill -9 of a trial, (c) a trial that always fails,
 (d) Ctrl-C and SIGTERM, (e) damaged files, (f) a full disk, (g) memory that runs out, (h) NaN (here images;
-the weights are in test_models.py, the loss in test_training.py), (i) the same seed, resumed or not. Where the
-fault is one of the search, its trials are stand-in runs; a run ended within its steps is in
-test_pruning_run.py.
+weights are in test_models.py, the loss in test_training.py and test_pruning_run.py), (i) the same seed,
+resumed or not. Where the fault is one of the search, its trials are stand-in runs; a run ended within its
+steps is in test_pruning_run.py.
 """
 
 import os
@@ -59,8 +59,10 @@ def test_a_driver_killed_at_three_random_moments(tmp_path: Path, record_property
     assert repeated <= 3 * (os.cpu_count() or 1), "more than the parts in progress were repeated"
 
 
-def test_b_c_trials_that_are_killed_or_fail(tmp_path: Path, record_property: Note) -> None:
-    path, faults = tmp_path / "run", {"0.5": "killed once", "1.0": "killed always", "2.0": "raise"}
+def test_b_c_g_trials_that_are_killed_fail_or_run_out_of_memory(
+    tmp_path: Path, record_property: Note
+) -> None:
+    path, faults = tmp_path / "run", {"0.5": "killed once", "1.0": "killed always", "2.0": "memory"}
     behaviour = {"log": str(tmp_path / "log"), "b_faults": faults}
     records = run(search_config((0.5, 1.0, 2.0, 4.0), 1, max_failures=2), path, behaviour, [])
     by_b = {record.b: record for record in records}
@@ -71,7 +73,7 @@ def test_b_c_trials_that_are_killed_or_fail(tmp_path: Path, record_property: Not
         4.0: "COMPLETE",
     }
     assert "died" in by_b[1.0].error.lower()
-    assert by_b[2.0].error.startswith("PruningError: group conv3 cannot be cut")
+    assert by_b[2.0].error.startswith("PruningError: memory ran out even with one image at a time")
     kills = {b: len((tmp_path / f"died-{by_b[b].seed}").read_text()) for b in (0.5, 1.0)}
     assert kills == {0.5: 1, 1.0: 3}, "the first attempt and --max-failures more"
     done = parts_done(tmp_path / "log")

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from rlprune.errors import PruningError
 from rlprune.pruning import memory_share
+from rlprune.pruning.memory import retried
 from rlprune.pruning.memory_share import allocator_share, available_memory, claim_share, free_memory
 
 GIB = 2**30
@@ -93,3 +95,21 @@ def test_a_containers_limit_counts(
 
 def test_this_machine_has_memory() -> None:
     assert 0 < available_memory(Path("/")) < 2**50
+
+
+def test_work_is_done_again_in_smaller_blocks_until_it_fits() -> None:
+    wanted = [2**60]
+
+    def shrink() -> bool:
+        wanted[0] //= 2**10
+        return True
+
+    held = retried(lambda: torch.empty(wanted[0], dtype=torch.uint8), shrink)
+    assert len(held) == wanted[0] < 2**60
+
+
+def test_memory_that_runs_out_in_the_smallest_block_is_named_and_other_errors_stay() -> None:
+    with pytest.raises(PruningError, match=r"memory ran out .*fewer trials .*pruning\.cache_mib"):
+        retried(lambda: torch.empty(2**60, dtype=torch.uint8), lambda: False)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        retried(lambda: torch.ones(2, 3) @ torch.ones(2, 3), lambda: True)

@@ -422,16 +422,18 @@ def test_a_second_sweep_prunes_what_the_first_has_left_and_can_be_resumed(
 
 
 @pytest.mark.ray
+@pytest.mark.parametrize(("rate", "undone"), [(5.0, 0), (1e20, 1)], ids=["worse", "not finite"])
 def test_the_final_fine_tuning_never_makes_it_worse(
-    local_ray: None, tiny_model: nn.Module, digits_splits: DataSplits
+    local_ray: None, tiny_model: nn.Module, digits_splits: DataSplits, rate: float, undone: int
 ) -> None:
     """At a rate that is far too high the network from before it stays."""
-    changes = {"finetune__learning_rate": 5.0, "finetune__group_epochs": 0, "finetune__final_epochs": 1}
+    changes = {"finetune__learning_rate": rate, "finetune__group_epochs": 0, "finetune__final_epochs": 1}
     run = start(tiny_model, digits_splits, agent__iterations=1, pruning__keep_whole="3,6", **changes)
     before = run.step()
     network = {name: value.clone() for name, value in run.state_dict()["network"].items()}
     after = run.step()
     assert (after.accuracy_val, after.drop_val) == (before.accuracy_val, before.drop_val)
+    assert [group["fine_tunings_undone"] for group in run.record().groups] == [0, undone]
     for name, value in run.state_dict()["network"].items():
         assert torch.equal(value, network[name]), name
 

@@ -420,6 +420,8 @@ def test_progress_says_enough_and_not_too_much() -> None:
         "  about 51 s left",
         "t0002  b 1  failed (3/6): PruningError: no  about 38 s left",
     ]
+    progress.group_done("t0003", 2.0, {**metrics, "macs_ratio": 0.5, "fine_tunings_undone": 1})
+    assert "t0003  b 2  conv1: fine-tuning was undone, its loss was not finite" in lines[4], "never held back"
 
 
 @pytest.mark.parametrize("on_sigint", [signal.default_int_handler, signal.SIG_IGN], ids=["usual", "ignored"])

@@ -66,10 +66,11 @@ def test_the_best_state_on_val_stays_and_the_base_model_is_left_alone(
 def test_fine_tuning_that_ruins_the_network_is_undone(
     tiny_model: nn.Module, digits_splits: DataSplits
 ) -> None:
-    bench = Workbench(settings(finetune__learning_rate=20.0), digits_splits.sealed())
+    bench = Workbench(settings(finetune__learning_rate=1e20), digits_splits.sealed())
     correct = bench.correct_val(tiny_model)
     before = {name: value.clone() for name, value in tiny_model.state_dict().items()}
     assert np.array_equal(bench.fine_tune_to_best(tiny_model, 1.0, "here", correct=correct), correct)
+    assert bench.undone == 1
     for name, value in tiny_model.state_dict().items():
         assert torch.equal(value, before[name]), name
 

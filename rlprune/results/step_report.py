@@ -26,7 +26,10 @@ def score(drop_val: float, macs_ratio: float) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class StepReport:
-    """What one step did; accuracies and drops in percentage points, ratios as fractions of the base."""
+    """What one step did; accuracies and drops in percentage points, ratios as fractions of the base.
+
+    ``fine_tunings_undone`` counts those whose loss was not finite: the network from before them stayed.
+    """
 
     step: int
     n_steps: int
@@ -41,6 +44,7 @@ class StepReport:
     candidates_tried: int
     evaluations: int
     seconds: float
+    fine_tunings_undone: int = 0
 
     def to_metrics(self) -> dict[str, str | float | int]:
         """The report as a flat dict."""

@@ -49,6 +49,11 @@ class SearchProgress:
         before = self._steps.get(trial, (step - 1, n_steps))[0]
         self._work += max(0, step - before) / n_steps
         self._steps[trial] = step, n_steps
+        if metrics.get("fine_tunings_undone"):
+            self._show(
+                f"{trial}  b {b:g}  {metrics['group']}: fine-tuning was undone, its loss was not finite; "
+                "lower finetune.learning_rate"
+            )
         now = self._clock()
         if metrics.get("done") or now - self._last_line < SECONDS_BETWEEN_LINES:
             return
