@@ -6,8 +6,8 @@ python scripts/bench_search.py --memory --data parquet:../shared/data/cifar10 \
 
 Every repetition is a search of its own in a fresh process. Memory is what the kernel counts as private to a
 process (/proc/PID/smaps_rollup): what one more trial adds to a node, shared libraries and Ray's object store
-left out. With --memory the trials of one repetition are alive at the same time and do a few groups each; the
-first row is a process that has only imported what a trial needs.
+left out. With --memory the trials of one repetition are alive at the same time and prune the groups of
+--groups (default: all); the first row is a process that has only imported what a trial needs.
 """
 
 import argparse
@@ -24,12 +24,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from bench_network import add_network_options, load_subject, machine, spread
 
 from rlprune.config import Config
 from rlprune.config_loading import config_to_dict, load_config
 from rlprune.data import DataSplits
+from rlprune.pruning.groups import find_groups
 from rlprune.pruning_run import PruningRun
 from rlprune.results.folder import RunFolder
 from rlprune.results.record import TrialRecord
@@ -41,6 +43,7 @@ from rlprune.workbench import OnPart
 MIB = 2**20
 SECONDS_BETWEEN_LOOKS = 0.02
 SECONDS_TO_ASSEMBLE = 600.0
+VAL_IMAGES = 1000  # they are evaluated in blocks: more take longer, not more memory
 
 
 def private_bytes() -> int:
@@ -91,19 +94,14 @@ class IdleRun:
 
 
 class WatchedRun(PruningRun):
-    """A run of a few steps that notes its private memory: once it is set up, and at most in each step."""
+    """A run that notes its private memory: once it is set up, and at most in each step."""
 
     def __init__(
-        self, config: Config, weights: Weights, splits: DataSplits, *, notes: Path, trials: int, steps: int
+        self, config: Config, weights: Weights, splits: DataSplits, *, notes: Path, trials: int
     ) -> None:
         self.__dict__ = build_run(config, weights, splits).__dict__
-        self._notes, self._trials, self._steps = notes / f"{os.getpid()}.jsonl", trials, steps
+        self._notes, self._trials = notes / f"{os.getpid()}.jsonl", trials
         self._notes.touch()
-
-    @property
-    def done(self) -> bool:
-        """Whether the steps that are watched were done."""
-        return self.position >= self._steps
 
     def step(self, on_part: OnPart | None = None) -> StepReport:
         """Does a step under observation."""
@@ -195,17 +193,23 @@ def watched_search(arguments: argparse.Namespace) -> dict[str, list[float]]:
         max_failures=0,
         space={},
     )
+    watched = {group.name for group in subject.groups}
+    groups = find_groups(subject.model, subject.example)
+    whole = tuple(group.name for group in groups if group.name not in watched)
     notes = path.parent / "notes"
     notes.mkdir()
     config = dataclasses.replace(
         subject.config,
         search=search,
-        agent=dataclasses.replace(subject.config.agent, iterations=2),  # more take longer, not more memory
-        finetune=dataclasses.replace(subject.config.finetune, group_epochs=0.01),
+        # more of each take longer, not more memory
+        agent=dataclasses.replace(subject.config.agent, iterations=2),
+        finetune=dataclasses.replace(subject.config.finetune, group_epochs=0.01, final_epochs=0.01),
+        pruning=dataclasses.replace(subject.config.pruning, candidates=1, keep_whole=whole),
     )
     folder = RunFolder.create(path, config_to_dict(config), {})
-    weights, splits = arrays_of(subject.model), subject.splits
-    build = partial(WatchedRun, notes=notes, trials=arguments.at_once, steps=arguments.steps)
+    val = subject.splits.val.take(np.arange(min(VAL_IMAGES, len(subject.splits.val))))
+    weights, splits = arrays_of(subject.model), dataclasses.replace(subject.splits, val=val)
+    build = partial(WatchedRun, notes=notes, trials=arguments.at_once)
     run_trials(config, weights, splits, folder=folder, resume=False, progress=print, build=build)
     found: dict[str, list[float]] = {}
     for file in notes.glob("*.jsonl"):
@@ -267,7 +271,6 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=200, help="trials that do nothing")
     parser.add_argument("--memory", action="store_true", help="weigh real trials instead")
     parser.add_argument("--at-once", type=int, default=2, help="with --memory: trials at the same time")
-    parser.add_argument("--steps", type=int, default=2, help="with --memory: groups that each trial prunes")
     parser.add_argument("--kill-after", type=int, default=-1, help=argparse.SUPPRESS)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     add_network_options(parser)
