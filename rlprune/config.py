@@ -119,6 +119,11 @@ class PruningConfig:
     calibration_images: int = setting(
         2000, "train images for Gram matrices, batch-norm statistics, scores", low=8
     )
+    int8: bool = setting(
+        True,
+        "measure masks in 8-bit integers instead of bf16 on CPUs that are twice as fast at them (VNNI); "
+        "everything else stays in the precision that is set",
+    )
     cache_mib: float = setting(
         0.0, "MiB of layer outputs that a reward engine keeps (0: a quarter of the free memory)", low=0
     )

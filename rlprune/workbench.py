@@ -128,6 +128,7 @@ class Workbench:
             ridge=pruning.ridge,
             dtype=self._dtype,
             seed=self.seed("patches", group.name),
+            int8=pruning.int8,
             cache_bytes=round(pruning.cache_mib * 2**20) or None,
         )
 

@@ -34,8 +34,15 @@ from rlprune.pruning.surgery import cut
 from rlprune.rl.reward import pruning_reward
 
 B = 2.0
-FIDELITIES = ("raw", "bn", "repair")
-ACCURACIES = ("soft", "hard")
+ENGINES = (
+    ("raw", "fp32"),
+    ("raw", "bf16"),
+    ("raw", "int8"),
+    ("bn", "bf16"),
+    ("repair", "bf16"),
+    ("repair", "int8"),
+)
+"""Fidelities and precisions that are timed; in fp32 on ``--plain-masks`` masks."""
 SHARES = (0.25, 0.5)
 """First rounds of the successive halving whose ranking is measured."""
 SLICES = (100, 250, 500)
@@ -75,9 +82,9 @@ def cut_and_run(subject: Subject, group: FilterGroup, mask: np.ndarray, inputs: 
 
 
 def make_engine(
-    subject: Subject, group: FilterGroup, images: int, fidelity: str, accuracy: str, dtype: torch.dtype
+    subject: Subject, group: FilterGroup, images: int, fidelity: str, accuracy: str, precision: str
 ) -> RewardEngine:
-    """An engine on images of the reward split."""
+    """An engine on images of the reward split; in ``fp32``, ``bf16``, or bytes with bf16 (``int8``)."""
     inputs, labels = subject.normalised("reward", images, seed=1)
     calibration, _ = subject.normalised("train", subject.config.pruning.calibration_images, seed=2)
     return RewardEngine(
@@ -89,8 +96,9 @@ def make_engine(
         fidelity=fidelity,  # type: ignore[arg-type]
         accuracy=accuracy,  # type: ignore[arg-type]
         ridge=subject.config.pruning.ridge,
-        dtype=dtype,
+        dtype=torch.float32 if precision == "fp32" else torch.bfloat16,
         seed=3,
+        int8=precision == "int8",
     )
 
 
@@ -155,42 +163,51 @@ def bench_group(
         reset_peak_memory()
         taken = sum(seconds(lambda mask=mask, way=way: way(mask), arguments.clock) for mask in few) / len(few)
         found[name] = {"mask": taken, "set-up": 0.0, "memory": peak_memory()}
-    for fidelity in arguments.fidelities.split(","):
+    for fidelity, precision in ENGINES:
+        masks = few if precision == "fp32" else many
         reset_peak_memory()
         began = CLOCKS[arguments.clock]()
-        engine = make_engine(subject, group, arguments.images, fidelity, "hard", torch.bfloat16)
+        engine = make_engine(subject, group, arguments.images, fidelity, "hard", precision)
         setup = CLOCKS[arguments.clock]() - began
-        taken = seconds(lambda engine=engine: engine.accuracies(many), arguments.clock) / len(many)
-        found[f"engine {fidelity}"] = {"mask": taken, "set-up": setup, "memory": peak_memory()}
+        taken = seconds(lambda engine=engine, masks=masks: engine.accuracies(masks), arguments.clock) / len(
+            masks
+        )
+        found[f"engine {fidelity} {precision}"] = {"mask": taken, "set-up": setup, "memory": peak_memory()}
     return found
 
 
 def agreement(
     subject: Subject, group: FilterGroup, arguments: argparse.Namespace, fidelity: str, accuracy: str
 ) -> dict[str, object]:
-    """The engine in bf16, on all images, on a slice of them and with screening, against the exact rewards."""
-    masks = random_masks(group, 64, seed=300)
+    """Rewards in each precision on all images, on some of them and with screening, against the exact ones."""
+    masks = random_masks(group, arguments.agreement_masks, seed=300)
     cost = GroupCost(subject.model, group, subject.example)
-    exact = make_engine(subject, group, arguments.images, fidelity, accuracy, torch.float32)
+    exact = make_engine(subject, group, arguments.images, fidelity, accuracy, "fp32")
     true = exact.whole_accuracy() - exact.accuracies(masks)
-    engine = make_engine(subject, group, arguments.images, fidelity, accuracy, torch.bfloat16)
-    order = np.random.default_rng(4).permutation(engine.n_images)
-    fast = MeasuredParts(engine, order, masks)
+    order = np.random.default_rng(4).permutation(exact.n_images)
 
     def tau(lost: np.ndarray) -> float:
         return float(kendalltau(rewards(cost, lost, masks), rewards(cost, true, masks)).statistic)
 
-    def screened(images: np.ndarray, share: float) -> np.ndarray:
-        judge = functools.partial(rewards, cost)
-        return screened_losses(fast, images, masks, share, judge)  # type: ignore[arg-type]
+    found: dict[str, object] = {"masks": len(masks)}
+    for precision in ("bf16",) if fidelity == "bn" else ("bf16", "int8"):
+        engine = make_engine(subject, group, arguments.images, fidelity, accuracy, precision)
+        fast = MeasuredParts(engine, order, masks)
 
-    lost = screened(order, 1.0)
-    return {
-        "difference": float(np.abs(lost - true).max()),
-        "tau": tau(lost),
-        "slices": {str(count): tau(screened(order[:count], 1.0)) for count in SLICES if count < len(order)},
-        "screened": {str(share): tau(screened(order, share)) for share in SHARES},
-    }
+        def screened(images: np.ndarray, share: float, fast: MeasuredParts = fast) -> np.ndarray:
+            judge = functools.partial(rewards, cost)
+            return screened_losses(fast, images, masks, share, judge)  # type: ignore[arg-type]
+
+        lost = screened(order, 1.0)
+        found[precision] = {
+            "difference": float(np.abs(lost - true).max()),
+            "tau": tau(lost),
+            "slices": {
+                str(count): tau(screened(order[:count], 1.0)) for count in SLICES if count < len(order)
+            },
+            "screened": {str(share): tau(screened(order, share)) for share in SHARES},
+        }
+    return found
 
 
 class MeasuredParts:
@@ -242,8 +259,8 @@ def run_missing(subject: Subject, arguments: argparse.Namespace, records: Record
 def record_agreement(subject: Subject, arguments: argparse.Namespace, records: Records) -> None:
     """Measures the agreement with the exact rewards where it is not recorded yet."""
     agreed = {(row["fidelity"], row["accuracy"], row["group"]) for row in records.of_kind("agreement")}
-    kinds = itertools.product(arguments.fidelities.split(","), arguments.accuracies.split(","))
-    for (fidelity, accuracy), group in itertools.product(kinds, subject.groups):
+    kinds = itertools.product(arguments.accuracies.split(","), arguments.fidelities.split(","))
+    for (accuracy, fidelity), group in itertools.product(kinds, subject.groups):
         if (fidelity, accuracy, group.name) not in agreed:
             found = agreement(subject, group, arguments, fidelity, accuracy)
             records.add("agreement", fidelity=fidelity, accuracy=accuracy, group=group.name, **found)
@@ -260,10 +277,9 @@ def main() -> None:
     parser.add_argument("--masks", type=int, default=64, help="masks a group for the engine")
     parser.add_argument("--plain-masks", type=int, default=4, help="masks a group for the slow ways")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--fidelities", default=",".join(FIDELITIES), help="comma separated")
-    parser.add_argument(
-        "--accuracies", default=",".join(ACCURACIES), help="of the agreement; comma separated"
-    )
+    parser.add_argument("--agreement-masks", type=int, default=64, help="masks a group, also in fp32")
+    parser.add_argument("--fidelities", default="raw,bn,repair", help="of the agreement; comma separated")
+    parser.add_argument("--accuracies", default="soft,hard", help="of the agreement; comma separated")
     parser.add_argument(
         "--clock", choices=CLOCKS, default="wall", help="cpu: CPU seconds, where others use the machine too"
     )

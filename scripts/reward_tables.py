@@ -21,6 +21,9 @@ CLOCKS = {
     "of one core",
 }
 
+MASKS_A_GROUP = 128
+"""Masks that an agent judges with the default settings; the set-up of a group is shared among them."""
+
 
 def whole_repeats(rows: list[Row]) -> list[list[Row]]:
     """The timed groups of each repeat that has as many of them as the fullest one."""
@@ -38,7 +41,7 @@ def speed_lines(rows: list[Row]) -> list[str]:
         return []
     peak = max(run["peak"] for run in of_kind(rows, "run"))
     lines = [
-        "| way | masks/s | ratio to plain fp32 | with set-up | least ratio of a group | peak MiB | of peak |",
+        "| way | masks/s | ratio to plain fp32 | with set-up | least of a group | MiB | of bf16 peak |",
         "|---|---|---|---|---|---|---|",
     ]
     for way in repeats[0][0]["ways"]:
@@ -46,7 +49,7 @@ def speed_lines(rows: list[Row]) -> list[str]:
         for groups in repeats:
             plain = sum(row["ways"]["plain fp32"]["mask"] for row in groups)
             own = sum(row["ways"][way]["mask"] for row in groups)
-            setup = sum(row["ways"][way]["set-up"] / row["masks"] for row in groups)
+            setup = sum(row["ways"][way]["set-up"] / MASKS_A_GROUP for row in groups)
             rate.append(len(groups) / own)
             ratio.append(plain / own)
             with_setup.append(plain / (own + setup))
@@ -85,27 +88,26 @@ def group_lines(rows: list[Row]) -> list[str]:
 
 def agreement_lines(rows: list[Row]) -> list[str]:
     """How far rewards are from the exact ones, and what is left of the ranking with fewer images."""
-    found = of_kind(rows, "agreement")
+    found = [
+        (row["fidelity"], row["accuracy"], precision, row[precision])
+        for row in of_kind(rows, "agreement")
+        for precision in ("bf16", "int8")
+        if precision in row
+    ]
     if not found:
         return []
-    shares = list(found[0]["screened"])
-    slices = list(found[0]["slices"])
-    lines = [
-        "| fidelity | accuracy | groups | largest difference, points | tau in bf16, all images | "
-        + " | ".join(f"all masks on {count}" for count in slices)
-        + " | "
-        + " | ".join(f"screening {share}" for share in shares)
-        + " |",
-        "|---" * (5 + len(slices) + len(shares)) + "|",
-    ]
-    kinds = dict.fromkeys((row["fidelity"], row["accuracy"]) for row in found)
-    for kind in kinds:
-        some = [row for row in found if (row["fidelity"], row["accuracy"]) == kind]
-        cells = [f"{max(row['difference'] for row in some):.2f}"]
-        cells.append(mean_and_least([row["tau"] for row in some]))
-        cells += [mean_and_least([row["slices"][count] for row in some]) for count in slices]
-        cells += [mean_and_least([row["screened"][share] for row in some]) for share in shares]
-        lines.append(f"| {kind[0]} | {kind[1]} | {len(some)} | " + " | ".join(cells) + " |")
+    shares, slices = list(found[0][3]["screened"]), list(found[0][3]["slices"])
+    heads = ["fidelity", "accuracy", "precision", "groups", "largest difference, points", "tau"]
+    heads += [f"tau, all masks on {count}" for count in slices]
+    heads += [f"tau, screening {share}" for share in shares]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for kind in dict.fromkeys(entry[:3] for entry in found):
+        some = [entry[3] for entry in found if entry[:3] == kind]
+        cells = [*kind, str(len(some)), f"{max(one['difference'] for one in some):.2f}"]
+        cells.append(mean_and_least([one["tau"] for one in some]))
+        cells += [mean_and_least([one["slices"][count] for one in some]) for count in slices]
+        cells += [mean_and_least([one["screened"][share] for one in some]) for share in shares]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
@@ -125,7 +127,8 @@ def engine_report(rows: list[Row]) -> str:
             f"{len(repeats[0])} groups, {first['images']} images, {first['masks']} masks a group for the "
             f"engine and {first['plain_masks']} for the slow ways, {len(repeats)} interleaved repeats: "
             f"median [least, greatest]; {CLOCKS[runs[0]['clock']]}; bf16 matrix-product peak "
-            f"{max(run['peak'] for run in runs) / 1e9:.0f} GMAC/s.",
+            f"{max(run['peak'] for run in runs) / 1e9:.0f} GMAC/s. With set-up: shared among {MASKS_A_GROUP} "
+            "masks, as many as an agent judges with the default settings.",
             "",
         ]
     for lines in (speed_lines(rows), group_lines(rows), agreement_lines(rows)):

@@ -1,10 +1,11 @@
 """The images of a reward engine, kept as the values that no mask can change, within a budget of memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
+from rlprune.pruning.byte_layers import as_bytes
 from rlprune.pruning.memory import retried
 from rlprune.pruning.memory_share import free_memory
 from rlprune.pruning.partition import Partition
@@ -12,6 +13,8 @@ from rlprune.pruning.partition import Partition
 BLOCK_IMAGES = 500
 """Images that go through the network at a time, while memory lasts."""
 SHARE_OF_FREE_MEMORY = 0.25
+SAMPLE_IMAGES = 256
+"""Images that the steps of bytes are read from."""
 
 Values = tuple[torch.Tensor, ...]
 
@@ -42,6 +45,7 @@ class PrefixCache:
         """
         self._part, self._inputs, self._labels, self._dtype = part, inputs, labels, dtype
         self._budget = int(SHARE_OF_FREE_MEMORY * free_memory(inputs.device)) if budget is None else budget
+        self._steps: Sequence[torch.Tensor | None] | None = None
         self.image_bytes = sum(
             value[0].numel() * value.element_size() for value in self._boundary(inputs[:1])
         )
@@ -54,6 +58,19 @@ class PrefixCache:
 
     def __len__(self) -> int:
         return len(self._labels)
+
+    def sample(self) -> Values:
+        """The values of some images, whatever images are in use."""
+        return self._boundary(self._inputs[:SAMPLE_IMAGES])
+
+    def hold_bytes(self, steps: Sequence[torch.Tensor | None]) -> None:
+        """Hands out values as bytes from now on, each with its steps; None for those that stay."""
+        self._steps = steps
+        if self._all is not None:
+            self._all = self._encoded(self._all)
+        self._blocks = [
+            (index, values if values is None else self._encoded(values)) for index, values in self._blocks
+        ]
 
     @property
     def cached_bytes(self) -> int:
@@ -118,7 +135,14 @@ class PrefixCache:
         return tuple(kept)
 
     def _boundary(self, block: torch.Tensor) -> Values:
-        return self._part.boundary(block.to(dtype=self._dtype, memory_format=torch.channels_last))
+        return self._encoded(
+            self._part.boundary(block.to(dtype=self._dtype, memory_format=torch.channels_last))
+        )
+
+    def _encoded(self, values: Values) -> Values:
+        if self._steps is None:
+            return values
+        return tuple(as_bytes(value, step) for value, step in zip(values, self._steps, strict=True))
 
 
 def _take_images(value: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

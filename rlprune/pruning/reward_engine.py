@@ -11,10 +11,12 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rlprune.errors import PruningError
+from rlprune.pruning.byte_layers import ByteFormat, runs_bytes
+from rlprune.pruning.byte_suffix import ByteSuffix, never_negative
 from rlprune.pruning.groups import FilterGroup
 from rlprune.pruning.masked_consumer import ConsumerWeights, MaskedConsumer, WeightsForMask
 from rlprune.pruning.memory import retried
@@ -53,6 +55,7 @@ class RewardEngine:
         ridge: float,
         dtype: torch.dtype,
         seed: int,
+        int8: bool = False,
         cache_bytes: int | None = None,
     ) -> None:
         """Computes and keeps what no mask can change.
@@ -68,6 +71,8 @@ class RewardEngine:
             ridge: Of the least squares, as a share of the mean diagonal.
             dtype: Of the forward passes: ``torch.float32`` or ``torch.bfloat16``.
             seed: Of the sample of patches for the least squares.
+            int8: Whether masks are measured in 8-bit integers where that is possible and fast: instead of
+                bf16, on a CPU with VNNI, as ``raw`` or ``repair``, as far as :class:`ByteSuffix` can.
             cache_bytes: Budget of the values that are kept; None: a quarter of the free memory. It changes
                 the time, never the results.
         """
@@ -97,12 +102,23 @@ class RewardEngine:
             if fidelity == "repair":
                 collect = partial(self._collect_moments, part, exact, calibration, ridge, dtype, seed)
                 self.moments = retried(collect, self._images.halve_blocks)
+            formats = self._hold_bytes(graph) if int8 and runs_bytes(labels.device, dtype) else {}
             self._weights = {}
             for member in consumers:
                 layer = exact[member.layer]
                 assert isinstance(layer, nn.Conv2d | nn.Linear)
                 repairer = Repairer(layer, member, self.moments[member.layer]) if self.moments else None
-                self._weights[member.layer] = WeightsForMask(layer, member, repairer, dtype)
+                form = formats.get(self._layers[member.layer])
+                self._weights[member.layer] = WeightsForMask(layer, member, repairer, dtype, form)
+
+    def _hold_bytes(self, graph: fx.GraphModule) -> dict[nn.Module, ByteFormat]:
+        """Turns the suffix into one of bytes, and says what its convolutions read and write."""
+        if self._fidelity == "bn":  # its batch norms stand between convolutions and ReLUs
+            return {}
+        suffix = ByteSuffix(self._suffix, self._images.sample(), never_negative(graph))
+        suffix.apply()
+        self._images.hold_bytes(suffix.steps)
+        return suffix.formats
 
     def _collect_moments(
         self,
