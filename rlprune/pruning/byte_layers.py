@@ -151,6 +151,6 @@ def check_finite(value: torch.Tensor) -> None:
     """Refuses numbers that are not finite."""
     if not bool(value.isfinite().all()):
         raise PruningError(
-            "images or weights give values within the network that are not finite: raise pruning.ridge, or look "
-            "for such images or weights"
+            "images or weights give values within the network that are not finite: raise pruning.ridge, or "
+            "look for such images or weights"
         )
