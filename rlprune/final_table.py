@@ -1,16 +1,18 @@
 """The end of a run: the rows of the frontier are measured on test, once, and timed."""
 
+import copy
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from rlprune.config import Config
-from rlprune.data import DataSplits
+from rlprune.data import DataInfo, DataSplits, ImageSplit
 from rlprune.errors import DataError
-from rlprune.models.build import runs_foreign_code
+from rlprune.models.build import is_in_memory, runs_foreign_code
 from rlprune.pruning.latency import measure_latency
 from rlprune.results.environment import cpu_name
 from rlprune.results.folder import RunFolder
@@ -19,7 +21,7 @@ from rlprune.results.interval import paired_drop
 from rlprune.results.record import TrialRecord
 from rlprune.training.device import resolve_device, resolve_precision
 from rlprune.training.evaluate import accuracy, correct_predictions
-from rlprune.training.network_file import load
+from rlprune.training.network_file import PrunedNetwork, load
 from rlprune.tuned_base import TunedBase, run_epochs, tune_base, warn_of_gain
 from rlprune.workbench import Workbench
 
@@ -59,7 +61,8 @@ def measure_frontier(
         known = _known_tuned_base(records.values())
         tuned = _tuned_base(config, splits, base, progress) if known is None else None
         progress(f"measuring {len(missing)} network(s) of the frontier on {len(splits.test):,} test images")
-        for row in _measured(config, folder, splits, base.eval(), missing, tuned):
+        networks = _loaded(config, folder, missing, base)
+        for row in _measured(config, splits, base.eval(), missing, networks, tuned):
             records[row.trial] = dataclasses.replace(row, **known) if known else row
     return folder.write_frontier(list(records.values()), max_drop_of(config))
 
@@ -91,31 +94,85 @@ def _tuned_base(
     return tuned
 
 
+def measure_network(
+    config: Config,
+    splits: DataSplits,
+    base: nn.Module,
+    network: PrunedNetwork,
+    record: TrialRecord,
+    progress: Callable[[str], None],
+) -> TrialRecord:
+    """As :func:`measure_frontier`, for one finished network that is in memory and its record.
+
+    Sealed splits do without the figures on test; the latencies are measured all the same.
+    """
+    tuned = None
+    if splits.test is not None:
+        tuned = _tuned_base(config, splits, base, progress)
+        progress(f"measuring the network on {len(splits.test):,} test images")
+    return _measured(config, splits, base.eval(), [record], [network], tuned)[0]
+
+
+def _loaded(
+    config: Config, folder: RunFolder, rows: Iterable[TrialRecord], base: nn.Module
+) -> list[PrunedNetwork]:
+    """The networks of the rows, from their files."""
+    trusted = runs_foreign_code(config.model.factory)  # then the run itself imports that code
+    model = base if is_in_memory(config.model.factory) else None
+    return [load(folder.network_path(row.trial), trust_code=trusted, model=model) for row in rows]
+
+
 def _measured(
     config: Config,
-    folder: RunFolder,
     splits: DataSplits,
     base: nn.Module,
     rows: list[TrialRecord],
+    networks: Sequence[PrunedNetwork],
     tuned: TunedBase | None,
 ) -> list[TrialRecord]:
-    """The rows with test accuracies and latencies."""
-    assert splits.test is not None
-    test, info = splits.test, splits.info
+    """The rows with latencies and, unless the splits are sealed, test accuracies."""
     device = resolve_device(config.device)
     dtype = resolve_precision(config.precision, device)
-    trusted = runs_foreign_code(config.model.factory)  # then the run itself imports that code
-    base_correct = correct_predictions(base, test, info, device=device, dtype=dtype)
+    placed = [copy.deepcopy(network.network).to(device) for network in networks]
+    placed = [network.to(memory_format=torch.channels_last) for network in placed]
+    if splits.test is None:
+        measured = [dataclasses.replace(row) for row in rows]
+    else:
+        measured = _with_test(rows, placed, base, splits.test, splits.info, tuned, device, dtype)
+    base = base.to(memory_format=torch.channels_last)
+    for batch, passes in PASSES.items():
+        example = torch.zeros(batch, *splits.info.image_shape, device=device).contiguous(
+            memory_format=torch.channels_last
+        )
+        times = measure_latency([base, *placed], example, passes=passes, dtype=dtype)
+        for row, latency in zip(measured, times[1:], strict=True):
+            row.latency_device = device_name(device, dtype)
+            setattr(row, f"latency_ms_base_b{batch}", times[0].median)
+            setattr(row, f"latency_ms_b{batch}", latency.median)
+    return measured
+
+
+def _with_test(
+    rows: Iterable[TrialRecord],
+    networks: Iterable[nn.Module],
+    base: nn.Module,
+    test: ImageSplit,
+    info: DataInfo,
+    tuned: TunedBase | None,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> list[TrialRecord]:
+    def correct_of(model: nn.Module) -> np.ndarray:
+        return correct_predictions(model, test, info, device=device, dtype=dtype)
+
+    base_correct = correct_of(base)
     shared: dict[str, Any] = {"base_accuracy_test": accuracy(base_correct), "images_test": len(test)}
     if tuned is not None:
-        tuned_correct = correct_predictions(tuned.model, test, info, device=device, dtype=dtype)
-        figures = (tuned.epochs, tuned.accuracy_val, accuracy(tuned_correct))
+        figures = (tuned.epochs, tuned.accuracy_val, accuracy(correct_of(tuned.model)))
         shared |= zip(TUNED_BASE_FIELDS, figures, strict=True)
-    networks, measured = [], []
-    for row in rows:
-        network = load(folder.network_path(row.trial), trust_code=trusted).network.to(device)
-        networks.append(network.to(memory_format=torch.channels_last))
-        correct = correct_predictions(network, test, info, device=device, dtype=dtype)
+    measured = []
+    for row, network in zip(rows, networks, strict=True):
+        correct = correct_of(network)
         drop = paired_drop(base_correct, correct)
         measured.append(
             dataclasses.replace(
@@ -124,19 +181,9 @@ def _measured(
                 drop_test=drop.drop,
                 drop_test_low=drop.low,
                 drop_test_high=drop.high,
-                latency_device=device_name(device, dtype),
                 **shared,
             )
         )
-    base = base.to(memory_format=torch.channels_last)
-    for batch, passes in PASSES.items():
-        example = torch.zeros(batch, *info.image_shape, device=device).contiguous(
-            memory_format=torch.channels_last
-        )
-        times = measure_latency([base, *networks], example, passes=passes, dtype=dtype)
-        for row, latency in zip(measured, times[1:], strict=True):
-            setattr(row, f"latency_ms_base_b{batch}", times[0].median)
-            setattr(row, f"latency_ms_b{batch}", latency.median)
     return measured
 
 

@@ -25,6 +25,7 @@ from rlprune.config_loading import config_to_dict
 from rlprune.data import DataSplits
 from rlprune.errors import CheckpointError
 from rlprune.group_agent import agent_record, env_runners, group_agent
+from rlprune.models.build import is_in_memory
 from rlprune.pruning.cost import GroupCost, group_macs
 from rlprune.pruning.groups import FilterGroup
 from rlprune.pruning.repair import Moments
@@ -37,7 +38,7 @@ from rlprune.rl.counts import allowed_counts
 from rlprune.rl.group_task import efficiency_counts, expected_drop
 from rlprune.rl.reward import pruning_reward
 from rlprune.training.evaluate import accuracy
-from rlprune.training.network_file import save_network
+from rlprune.training.network_file import PrunedNetwork
 from rlprune.workbench import OnPart, Workbench
 
 FINAL_STEP = "final fine-tuning"
@@ -265,17 +266,22 @@ class PruningRun:
             self._config, self._model, self._correct, self._reports, done=self.done
         )
 
+    def network(self) -> PrunedNetwork:
+        """The network as it is now, a copy on the CPU, with what is needed to use and to trace it."""
+        model = copy.deepcopy(self._model).cpu().requires_grad_(False)
+        return PrunedNetwork(
+            model,
+            self._bench.network_spec(model),
+            json.loads(self.record().to_json()),
+            config_to_dict(self._config),
+            describe_environment(sys.argv),
+            base=self._base if is_in_memory(self._config.model.factory) else None,
+        ).eval()
+
     def save_network(self, path: str | Path) -> None:
-        """Writes the network as it is now, with what is needed to use and to trace it.
+        """Writes :meth:`network`.
 
         Args:
             path: The file; its folder is made.
         """
-        save_network(
-            path,
-            self._model,
-            spec=self._bench.network_spec(self._model),
-            record=json.loads(self.record().to_json()),
-            config=config_to_dict(self._config),
-            versions=describe_environment(sys.argv),
-        )
+        self.network().save(path)

@@ -23,6 +23,7 @@ import rlprune
 from rlprune.cli import build_parser, main
 from rlprune.config_loading import config_to_dict, field_help, load_config
 from rlprune.data import DataSplits
+from rlprune.job import Job
 from rlprune.models import vgg16_bn
 from rlprune.pruning.cost import count_cost
 from rlprune.pruning_run import PruningRun
@@ -501,6 +502,7 @@ def test_an_interrupted_run_can_be_read_and_resumed(
 READERS_OF_TEST = {
     ("baselines.final", "measure_on_test"),
     ("final_table", "measure_frontier"),
+    ("final_table", "measure_network"),
     ("final_table", "_measured"),
     ("workbench", "__init__"),  # refuses splits that are not sealed
 }
@@ -555,13 +557,17 @@ def test_only_the_final_table_reads_the_test_split() -> None:
         for found in functions_with(names_test)
         if not found[0].startswith(("results.", "deploy.model_card"))
     }
-    assert named == {("verbs.evaluate", "register")}, "results and cards only name columns so"
+    only_columns = {("training.network_file", "summary")}  # as do results and cards
+    assert named == {("verbs.evaluate", "register"), *only_columns}
     choices = next(entry.choices for entry in field_help() if entry.name == "pruning.reward_split")
     assert set(choices) == {"reward", "train"}
-    assert functions_with(calls("measure_frontier")) == {("verbs.whole_run", "run_whole")}
+    assert functions_with(calls("measure_frontier")) == {("whole_run", "run_whole")}
+    assert functions_with(calls("measure_network")) == {("library.pruning", "prune")}
     assert functions_with(calls("measure_on_test")) == {("verbs.compare", "compare")}
     assert functions_with(calls("sealed")) >= {
-        ("verbs.whole_run", "run_whole"),
+        ("whole_run", "run_whole"),
+        ("whole_run", "prepare"),
+        ("library.pruning", "prune"),
         ("search.runner", "run_search"),
         ("verbs.compare", "compare"),
     }
@@ -596,7 +602,7 @@ def test_the_job_of_a_verb_gets_sealed_splits(
 ) -> None:
     """Whatever a run or a search would do, it is handed no test images."""
     from rlprune.verbs import prune
-    from rlprune.verbs.whole_run import INTERRUPTED, Job
+    from rlprune.verbs.whole_run import INTERRUPTED
 
     given = []
 

@@ -23,7 +23,7 @@ from rlprune.local_ray import start_local_ray
 from rlprune.rl.agent import train_agent
 from rlprune.rl.env_runners import EnvRunners
 from rlprune.search.resources import bundles, resource_faults, total_faults
-from rlprune.verbs.whole_run import check_env_runners
+from rlprune.whole_run import check_env_runners
 
 SEARCH = SearchConfig(env_runners_per_trial=2, cpus_per_env_runner=0.5, gpus_per_env_runner=0.25)
 

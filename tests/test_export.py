@@ -86,7 +86,7 @@ def test_every_format_agrees_with_the_network_file(
     for count in (1, 7):  # neither is the batch that was traced
         images = torch.from_numpy(digits_splits.val.images[:count])
         network = rlprune.load(run / "models" / "t0001.pt", trust_code=True)
-        found = FORMATS[form].open(Path(said.out.splitlines()[-1]))(images)
+        found = FORMATS[form].open(Path(said.out.splitlines()[-1]), network)(images)
         torch.testing.assert_close(found, network(images), atol=1e-4, rtol=1e-4)
     if form == "onnx":
         check_onnx_description(files[0])

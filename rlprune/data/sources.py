@@ -10,6 +10,9 @@ from rlprune.data.splitting import make_splits
 from rlprune.data.torchvision_sets import SETS, read_torchvision
 from rlprune.errors import DataError
 
+IN_MEMORY = "memory"
+"""What stands for ``data.source`` where a Python program handed over the images."""
+
 _KINDS = ("digits", *SETS, "parquet", "imagefolder")
 _KNOWN = ("digits", *SETS, "parquet:DIR", "imagefolder:DIR", "package.module:factory")
 
@@ -55,6 +58,11 @@ def _read(config: DataConfig) -> RawData:
         return read_image_folder(Path(rest).expanduser(), config.image_size)
     if names_factory(config.source):
         return _call_factory(config.source, kind, rest)
+    if config.source == IN_MEMORY:
+        raise DataError(
+            "data.source 'memory': the images were handed over by a Python program; name images with "
+            "--data, or go on in such a program"
+        )
     names = [name.removesuffix("DIR") for name in _KNOWN]
     close = difflib.get_close_matches(config.source, names, n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]!r}?" if close and close[0] != config.source else ""

@@ -70,7 +70,7 @@ def export(
     try:
         say(f"writing {name} ({form.name})")
         form.write(network, staging / name)
-        exported = form.open(staging / name)
+        exported = form.open(staging / name, network)
         parity = check_parity(network, exported, _real_images(val))
         say(f"checked on {parity}")
         timings = time_pair(network, exported, form)

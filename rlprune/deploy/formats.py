@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rlprune.errors import ConfigError, ModelError
+from rlprune.models.build import is_in_memory
 from rlprune.training.network_file import PrunedNetwork, load, save_safetensors
 
 Runner = Callable[[Tensor], Tensor]
@@ -33,7 +34,7 @@ class Format:
         engine: What runs it here.
         packages: Importable names of what it needs besides torch.
         write: Writes a network to a path (and, for some, files beside it).
-        open: The written file as a function that runs on the CPU, in fp32.
+        open: The file that a network was written to, as a function that runs on the CPU, in fp32.
         imports: What the Python lines of ``example`` import.
         example: Python lines that run the file ``{file}`` on ``images``.
     """
@@ -43,7 +44,7 @@ class Format:
     engine: str
     packages: tuple[str, ...]
     write: Callable[[PrunedNetwork, Path], None]
-    open: Callable[[Path], Runner]
+    open: Callable[[Path, PrunedNetwork], Runner]
     imports: tuple[str, ...]
     example: str
 
@@ -72,7 +73,7 @@ def _write_onnx(network: PrunedNetwork, path: Path) -> None:
     program.save(path, external_data=False)
 
 
-def _open_onnx(path: Path) -> Runner:
+def _open_onnx(path: Path, network: PrunedNetwork) -> Runner:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -91,12 +92,13 @@ def _write_torch_export(network: PrunedNetwork, path: Path) -> None:
     torch.export.save(program, path, extra_files={"rlprune.json": json.dumps(_metadata(network))})
 
 
-def _open_torch_export(path: Path) -> Runner:
+def _open_torch_export(path: Path, network: PrunedNetwork) -> Runner:
     return _inference(torch.export.load(path).module())
 
 
-def _open_state_dict(path: Path) -> Runner:
-    return _inference(load(path, trust_code=True))  # what was just written by this process
+def _open_state_dict(path: Path, network: PrunedNetwork) -> Runner:
+    model = network.base_architecture() if is_in_memory(network.spec.factory) else None
+    return _inference(load(path, trust_code=True, model=model))  # what was just written by this process
 
 
 FORMATS = {

@@ -8,7 +8,7 @@ from typing import Any
 from rlprune.deploy.formats import Format
 from rlprune.deploy.parity import Parity
 from rlprune.deploy.timing import Timing, timed_on
-from rlprune.models.build import runs_foreign_code
+from rlprune.models.build import is_in_memory, runs_foreign_code
 from rlprune.pruning.latency import Latency
 from rlprune.results.record import TrialRecord
 from rlprune.training.network_file import PrunedNetwork
@@ -153,6 +153,8 @@ def slow_note(record: TrialRecord, timings: Sequence[Timing]) -> str:
 def _use(export: Export) -> list[str]:
     spec = export.network.spec
     trust = ", trust_code=True" if runs_foreign_code(spec.factory) else ""
+    if is_in_memory(spec.factory):
+        trust = ", model=base"  # which the user has, and no file can build
     shape = ", ".join(str(size) for size in spec.info.image_shape)
     return [
         "```python",
@@ -169,11 +171,17 @@ def _commands(export: Export) -> list[str]:
     origin = shlex.quote(export.origin)
     if runs_foreign_code(export.network.spec.factory):
         origin += " --trust-code"
-    lines = [
-        "```sh",
-        *([f"{shlex.join(command)}  # {export.network.versions.get('started')}"] if command else []),
+    begun = f"{shlex.join(command)}  # {export.network.versions.get('started')}"
+    verbs = [
         f"rlprune export {origin} --format {export.form.name}",
         f"rlprune evaluate {origin} --split test",
+    ]
+    if is_in_memory(export.network.spec.factory):
+        verbs = ["# a Python program handed over the network: rlprune.prune or rlprune.search"]
+    lines = [
+        "```sh",
+        *([begun] if command else []),
+        *verbs,
         "```",
         "",
         "All settings: `config.yaml` in the run folder, or `rlprune.load(...).config` of the network file.",

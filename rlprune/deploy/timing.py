@@ -8,7 +8,6 @@ import torch
 
 from rlprune.deploy.formats import Format, Runner
 from rlprune.final_table import PASSES
-from rlprune.models import build_model
 from rlprune.pruning.latency import Latency, measure_latency
 from rlprune.results.environment import cpu_name
 from rlprune.results.latency_note import fell
@@ -41,8 +40,9 @@ def time_pair(network: PrunedNetwork, exported: Runner, form: Format) -> list[Ti
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"base{form.suffix}"
-        form.write(base_architecture(network), path)
-        base = form.open(path)
+        whole = base_architecture(network)
+        form.write(whole, path)
+        base = form.open(path, whole)
         return [_timing(base, exported, network, batch, passes) for batch, passes in PASSES.items()]
 
 
@@ -53,11 +53,9 @@ def _timing(base: Runner, exported: Runner, network: PrunedNetwork, batch: int, 
 
 
 def base_architecture(network: PrunedNetwork) -> PrunedNetwork:
-    """The network before pruning, with starting weights."""
-    spec = network.spec
-    with torch.random.fork_rng(devices=[]):
-        whole = build_model(spec.factory, spec.arguments, spec.num_classes, spec.in_channels)
-    return PrunedNetwork(whole.requires_grad_(False), spec, {}, network.config, network.versions).eval()
+    """The network before pruning, whose weights mean nothing."""
+    whole = network.base_architecture().requires_grad_(False)
+    return PrunedNetwork(whole, network.spec, {}, network.config, network.versions, base=whole).eval()
 
 
 def timed_on(form: Format) -> str:

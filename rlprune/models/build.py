@@ -18,11 +18,22 @@ BUILT_IN: dict[str, Callable[..., nn.Module]] = {
 }
 
 _TORCHVISION = "torchvision:"
+_IN_MEMORY = "memory:"
+
+
+def in_memory_factory(model: nn.Module) -> str:
+    """What stands for ``model.factory`` where a Python program handed over the network itself."""
+    return f"{_IN_MEMORY}{type(model).__name__}"
+
+
+def is_in_memory(factory: str) -> bool:
+    """Whether a network was handed over by a Python program, so that no factory can build it."""
+    return factory.startswith(_IN_MEMORY)
 
 
 def runs_foreign_code(factory: str) -> bool:
     """Whether building imports code that is neither rlprune's nor torchvision's."""
-    return factory not in BUILT_IN and not factory.startswith(_TORCHVISION)
+    return factory not in BUILT_IN and not factory.startswith((_TORCHVISION, _IN_MEMORY))
 
 
 def build_model(factory: str, arguments: Mapping[str, Any], num_classes: int, in_channels: int) -> nn.Module:
@@ -39,6 +50,11 @@ def build_model(factory: str, arguments: Mapping[str, Any], num_classes: int, in
         ModelError: The factory is unknown, cannot be imported, refuses the arguments or returns no module.
     """
     keywords = {**arguments, "num_classes": num_classes}
+    if is_in_memory(factory):
+        raise ModelError(
+            f"{factory!r} was handed over by a Python program and cannot be built from its name: use "
+            "rlprune.load(path, model=...) or rlprune.search(model, ...) with the network before pruning"
+        )
     if factory.startswith(_TORCHVISION):
         build = _torchvision_builder(factory.removeprefix(_TORCHVISION), in_channels)
     elif ":" in factory:

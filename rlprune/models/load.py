@@ -1,5 +1,6 @@
 """Trained weights into a network, with every misfit named."""
 
+import copy
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,14 +32,39 @@ def load_state(model: nn.Module, path: str | Path) -> None:
             + "\n  ".join(faults)
             + "\ngive the model.factory and model.arguments (width, ...) that the weights were trained with"
         )
+    _check_finite(state, str(path))
+    model.load_state_dict(state)
+
+
+def own_copy(model: nn.Module) -> nn.Module:
+    """A copy of a trained network on the CPU, float32, in evaluation mode; the network stays as it is.
+
+    Raises:
+        ModelError: It is no network by itself, or a weight is NaN or infinite.
+    """
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"expected a torch.nn.Module; got {type(model).__name__}")
+    parallel = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
+    if parallel or hasattr(model, "_orig_mod"):
+        inner = "module" if parallel else "_orig_mod"
+        raise ModelError(
+            f"{type(model).__name__} only wraps the network; hand over the network itself, model.{inner}"
+        )
+    _check_finite(model.state_dict(), type(model).__name__)
+    try:
+        return copy.deepcopy(model).cpu().float().eval()
+    except (RuntimeError, TypeError) as error:
+        raise ModelError(f"{type(model).__name__} cannot be copied (copy.deepcopy): {error}") from error
+
+
+def _check_finite(state: Mapping[str, Tensor], holder: str) -> None:
     broken = [
         name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()
     ]
     if broken:
         raise ModelError(
-            f"{path} holds NaN or infinite weights in {', '.join(broken)}; train the network again"
+            f"{holder} holds NaN or infinite weights in {', '.join(broken)}; train the network again"
         )
-    model.load_state_dict(state)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

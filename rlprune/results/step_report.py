@@ -46,6 +46,13 @@ class StepReport:
     seconds: float
     fine_tunings_undone: int = 0
 
+    def line(self) -> str:
+        """One line for people."""
+        return (
+            f"[{self.step}/{self.n_steps}] {self.group}: {self.kept} of {self.filters} filters kept  "
+            f"drop {self.drop_val:+.2f}  MACs {100 * self.macs_ratio:.1f} %  {self.seconds:.0f} s"
+        )
+
     def to_metrics(self) -> dict[str, str | float | int]:
         """The report as a flat dict."""
         return dataclasses.asdict(self)

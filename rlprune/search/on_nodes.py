@@ -110,11 +110,12 @@ def train_base(config: Config, splits: "DataSplits", say: Callable[[str], None])
     import ray
     import torch
 
+    from rlprune.models.build import is_in_memory
     from rlprune.training.base import base_path
     from rlprune.training.tensor_file import write_tensors
 
     path = base_path(config, splits)
-    if config.base.checkpoint or path.is_file():
+    if config.base.checkpoint or is_in_memory(config.model.factory) or path.is_file():
         return
     say("the base model is trained on a node with a GPU")
     lines = ray.remote(num_cpus=0)(_Lines).remote()

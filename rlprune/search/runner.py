@@ -29,7 +29,14 @@ from rlprune.search.resuming import going_on, standings
 from rlprune.search.schedulers import all_pending, make_scheduler
 from rlprune.search.searcher import GridOptunaSearch
 from rlprune.search.study_storage import DATABASE, STUDY, study_place
-from rlprune.search.trainable import BuildRun, PruningTrainable, Weights, arrays_of, build_run
+from rlprune.search.trainable import (
+    BuildRun,
+    PruningTrainable,
+    Weights,
+    architecture_of,
+    arrays_of,
+    build_run,
+)
 from rlprune.storage import TRIALS_OWN
 
 if TYPE_CHECKING:
@@ -78,7 +85,7 @@ def run_search(
         folder=folder,
         resume=resume,
         progress=progress,
-        build=build_run,
+        build=build_run if base.path else partial(build_run, architecture=architecture_of(base.model)),
         group_progress=group_progress,
         verbose=verbose,
     )

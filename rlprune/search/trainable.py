@@ -1,5 +1,6 @@
 """The Tune trainable: one trial drives one ``PruningRun``, a step a group."""
 
+import copy
 import dataclasses
 import warnings
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ import numpy as np
 from ray import tune
 
 from rlprune.config import Config
+from rlprune.errors import ModelError
 from rlprune.results.step_report import score
 from rlprune.search.checkpoint import read_state, undamaged_at_or_before, write_checkpoint
 from rlprune.search.parts import AT_THE_START, part_path, read_part, write_part
@@ -66,15 +68,47 @@ def arrays_of(model: "nn.Module") -> Weights:
     return {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
 
 
-def build_run(config: Config, weights: Weights, splits: "DataSplits") -> "PruningRun":
-    """A run on the base model, whose weights stay where Ray has mapped them."""
+def architecture_of(model: "nn.Module") -> "nn.Module":
+    """A network without its weights, small enough to be sent along with them as arrays.
+
+    Raises:
+        ModelError: It cannot be sent to another process.
+    """
+    from ray import cloudpickle
+
+    bare = copy.deepcopy(model)
+    bare.load_state_dict({name: value.to("meta") for name, value in bare.state_dict().items()}, assign=True)
+    try:
+        cloudpickle.dumps(bare)
+    except Exception as error:  # whatever the network's own attributes raise
+        raise ModelError(
+            f"{type(model).__name__} cannot be sent to the processes of the trials: {error}; "
+            "name a package.module:factory instead of handing over the network"
+        ) from error
+    return bare
+
+
+def build_run(
+    config: Config, weights: Weights, splits: "DataSplits", architecture: "nn.Module | None" = None
+) -> "PruningRun":
+    """A run on the base model, whose weights stay where Ray has mapped them.
+
+    Args:
+        config: The settings of the trial.
+        weights: The base model's weights.
+        splits: The images.
+        architecture: What :func:`architecture_of` gave, for a network that no factory can build.
+    """
     import torch
 
     from rlprune.models import build_model
     from rlprune.pruning_run import PruningRun
 
-    channels = splits.info.image_shape[0]
-    model = build_model(config.model.factory, config.model.arguments, splits.info.num_classes, channels)
+    info, model = splits.info, copy.deepcopy(architecture)
+    if model is None:
+        model = build_model(
+            config.model.factory, config.model.arguments, info.num_classes, info.image_shape[0]
+        )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         state = {name: torch.from_numpy(np.asarray(array)) for name, array in weights.items()}

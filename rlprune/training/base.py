@@ -17,6 +17,7 @@ from rlprune.config import BaseConfig, Config
 from rlprune.data import DataSplits, Preprocess, image_tensor
 from rlprune.errors import ModelError
 from rlprune.models import build_model, load_state
+from rlprune.models.load import own_copy
 from rlprune.pruning.modes import evaluating
 from rlprune.seeding import child_seed
 from rlprune.training.device import resolve_device, resolve_precision
@@ -37,16 +38,18 @@ class BaseModel:
         model: In evaluation mode, on the run's device.
         correct_val: bool (n,), which images of val it classifies correctly.
         accuracy_val: Percent.
-        path: The state dict that it came from or went to.
+        path: The state dict that it came from or went to; None where the network was handed over.
     """
 
     model: nn.Module
     correct_val: np.ndarray
     accuracy_val: float
-    path: Path
+    path: Path | None
 
 
-def obtain_base(config: Config, splits: DataSplits, *, progress: Callable[[str], None]) -> BaseModel:
+def obtain_base(
+    config: Config, splits: DataSplits, *, progress: Callable[[str], None], given: nn.Module | None = None
+) -> BaseModel:
     """Load ``config.base.checkpoint``, or train a base model, or take the one trained before from the cache.
 
     A training that was interrupted continues from its last whole epoch.
@@ -55,29 +58,33 @@ def obtain_base(config: Config, splits: DataSplits, *, progress: Callable[[str],
         config: The run's settings.
         splits: Its data; val is measured, train is trained on, nothing else is read.
         progress: Gets one line an epoch and one at the end.
+        given: The trained network itself, which then is the base model; it is copied, not changed.
 
     Raises:
         ModelError: The network cannot be built, does not fit the data or the weights, or is too weak.
     """
     device = resolve_device(config.device)
     dtype = resolve_precision(config.precision, device)
-    model = starting_network(config, splits)
-    if config.base.checkpoint:
+    model = starting_network(config, splits, given)
+    path: Path | None = None
+    if given is not None:
+        origin = "handed over"
+    elif config.base.checkpoint:
         path = Path(config.base.checkpoint).expanduser()
         load_state(model, path)
-        origin = "loaded from"
+        origin = f"loaded from {path}"
     else:
         if config.base.start:
             load_state(model, Path(config.base.start).expanduser())
         path = base_path(config, splits)
-        origin = "trained before, from" if path.is_file() else "trained, kept in"
+        origin = f"trained before, from {path}" if path.is_file() else f"trained, kept in {path}"
         if not path.is_file():
             _train(model, path, config, splits, progress)
         load_state(model, path)
     model.to(device).eval()
     correct = correct_predictions(model, splits.val, splits.info, device=device, dtype=dtype)
     base = BaseModel(model, correct, accuracy(correct), path)
-    progress(f"base model {origin} {path}: {base.accuracy_val:.2f} % on {len(splits.val):,} val images")
+    progress(f"base model {origin}: {base.accuracy_val:.2f} % on {len(splits.val):,} val images")
     _warn_of_imbalance(splits, progress)
     _check_floor(base, config, splits)
     return base
@@ -105,18 +112,14 @@ def base_path(config: Config, splits: DataSplits) -> Path:
     return Path(config.base.cache).expanduser() / f"{name}-{key}.pt"
 
 
-def starting_network(config: Config, splits: DataSplits) -> nn.Module:
-    """The network with starting weights, after one image went through it.
+def starting_network(config: Config, splits: DataSplits, given: nn.Module | None = None) -> nn.Module:
+    """The network with starting weights, or a copy of one that is given, after one image went through it.
 
     Raises:
         ModelError: The network cannot be built or does not fit the data.
     """
     info = splits.info
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(child_seed(config.seed, "base", "weights"))
-        model = build_model(
-            config.model.factory, config.model.arguments, info.num_classes, info.image_shape[0]
-        )
+    model = _built(config, splits) if given is None else own_copy(given)
     images, _ = image_tensor(splits.train.take(np.arange(1)), torch.device("cpu"))
     try:
         with evaluating(model), torch.inference_mode():
@@ -133,6 +136,15 @@ def starting_network(config: Config, splits: DataSplits) -> nn.Module:
             f"for one image it gave {shape}"
         )
     return model
+
+
+def _built(config: Config, splits: DataSplits) -> nn.Module:
+    info = splits.info
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(child_seed(config.seed, "base", "weights"))
+        return build_model(
+            config.model.factory, config.model.arguments, info.num_classes, info.image_shape[0]
+        )
 
 
 def _train(
@@ -216,8 +228,9 @@ def _check_floor(base: BaseModel, config: Config, splits: DataSplits) -> None:
     needed = min(config.base.floor * chance, (100 + chance) / 2)
     if base.accuracy_val < needed and not config.base.allow_weak:
         raise ModelError(
-            f"the base model {base.path} is hardly better than chance: {base.accuracy_val:.2f} % on "
-            f"{len(splits.val):,} val images, chance {chance:.2f} %, needed {needed:.2f} % (base.floor "
-            f"{config.base.floor:g} x chance). Check that the weights belong to these data and their "
-            "normalisation, train longer (base.epochs), or go on all the same with --allow-weak-base"
+            f"the base model {base.path or config.model.factory} is hardly better than chance: "
+            f"{base.accuracy_val:.2f} % on {len(splits.val):,} val images, chance {chance:.2f} %, "
+            f"needed {needed:.2f} % (base.floor {config.base.floor:g} x chance). Check that the weights "
+            "belong to these data and their normalisation, train longer (base.epochs), or go on all the same "
+            "with --allow-weak-base"
         )

@@ -27,6 +27,7 @@ def base(arguments: argparse.Namespace) -> int:
     if out is not None:
         _check_writable(out)
     found = obtain_base(config, load_splits(config.data), progress=say)
+    assert found.path is not None, "only a network that a program hands over has no file"
     if out is not None and not (out.exists() and out.samefile(found.path)):
         shutil.copyfile(found.path, out)
     print(out or found.path)

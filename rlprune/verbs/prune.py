@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from rlprune.config import Config
 from rlprune.errors import CheckpointError
+from rlprune.job import Job
 from rlprune.results.curves import curves_name, curves_text
 from rlprune.results.folder import RunFolder
 from rlprune.results.record import TrialRecord
 from rlprune.verbs.console import add_loudness_options, say
 from rlprune.verbs.options import RUN, Subparsers, add_trust_option, settings_verb
-from rlprune.verbs.whole_run import Job, start_or_resume
+from rlprune.verbs.whole_run import start_or_resume
 
 if TYPE_CHECKING:
     from rlprune.data import DataSplits
@@ -79,11 +80,7 @@ def _run_to_the_end(
         folder.write_files({curves_name(PRUNE_TRIAL): curves_text(run.histories())})
         board.add(PRUNE_TRIAL, report.to_metrics(), run.histories().get(report.group, []))
         folder.push(patient=True)
-        say(
-            f"[{report.step}/{report.n_steps}] {report.group}: "
-            f"{report.kept} of {report.filters} filters kept  drop {report.drop_val:+.2f}  "
-            f"MACs {100 * report.macs_ratio:.1f} %  {report.seconds:.0f} s"
-        )
+        say(report.line())
     board.close(PRUNE_TRIAL)
     return run
 

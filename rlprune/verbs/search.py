@@ -4,11 +4,12 @@ import argparse
 from typing import TYPE_CHECKING
 
 from rlprune.config import Config
+from rlprune.job import Job
 from rlprune.results.folder import RunFolder
 from rlprune.results.record import TrialRecord
 from rlprune.verbs.console import add_loudness_options, is_verbose, say, say_detail
 from rlprune.verbs.options import SEARCH, Subparsers, add_trust_option, settings_verb
-from rlprune.verbs.whole_run import Job, start_or_resume
+from rlprune.verbs.whole_run import start_or_resume
 
 if TYPE_CHECKING:
     from rlprune.data import DataSplits

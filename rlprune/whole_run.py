@@ -1,0 +1,161 @@
+"""One whole run, however it was started: data, base model, trials, final table.
+
+The verbs and the library drive this and nothing else. What can be refused comes before what costs.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterable
+
+from torch import nn
+
+from rlprune.config import Config
+from rlprune.config_loading import config_to_dict
+from rlprune.data import DataSplits, anchored, load_splits
+from rlprune.errors import ConfigError
+from rlprune.final_table import measure_frontier
+from rlprune.identity import check_identity, identity
+from rlprune.job import Job, RunInterrupted
+from rlprune.results.environment import describe_environment
+from rlprune.results.folder import BASE, RunFolder
+from rlprune.results.record import TrialRecord
+from rlprune.search.on_nodes import prepare_nodes
+from rlprune.search.ray_session import ray_session
+from rlprune.search.study_storage import with_storage_checked
+from rlprune.training.base import BaseModel, obtain_base, starting_network
+from rlprune.training.device import resolve_device
+from rlprune.training.tensor_file import write_tensors
+from rlprune.workbench import Workbench
+
+
+def run_whole(
+    config: Config,
+    where: RunFolder | str,
+    job: Job,
+    *,
+    resuming: bool,
+    say: Callable[[str], None],
+    verbose: bool = False,
+    splits: DataSplits | None = None,
+    model: nn.Module | None = None,
+) -> tuple[RunFolder, list[TrialRecord]]:
+    """Data, base model, trials, final table.
+
+    Args:
+        config: The settings.
+        where: The folder of the run to go on with, or the path or URL of a new one.
+        job: What is done between base model and final table.
+        resuming: Whether ``where`` is a run to go on with.
+        say: Takes a line of text.
+        verbose: Whether Ray may print what it likes.
+        splits: The images, where a program handed them over.
+        model: The trained network, where a program handed it over.
+
+    Returns:
+        The folder with everything in it but what ``results.report`` makes (push it once that is there),
+        and one record a trial.
+
+    Raises:
+        RunInterrupted: It can be gone on with.
+    """
+    config = checked(config, job.verb)
+    if isinstance(where, RunFolder) and (where.path / BASE).is_file():
+        config = _with_base(config, str(where.path / BASE))
+    if splits is None:
+        splits = load_splits(config.data)
+    with ray_session(config, verbose=verbose):
+        if job.verb == "search":
+            place = config.search.storage_path if isinstance(where, str) else str(where)
+            prepare_nodes(config, place, splits.sealed(), say)
+        config, base = prepare(config, splits, say, model)
+        if isinstance(where, str):
+            folder = _new_folder(where, config, splits, base)
+            say(f"run folder {folder}")
+        else:
+            folder = where
+            check_identity(folder, identity(splits, base))
+        try:
+            records = job.run(config, folder, splits.sealed(), base, resuming)
+        except KeyboardInterrupt as interrupt:
+            raise RunInterrupted(folder) from interrupt
+    measure_frontier(config, folder, splits, base.model, say)
+    return folder, records
+
+
+def prepare(
+    config: Config, splits: DataSplits, say: Callable[[str], None], model: nn.Module | None = None
+) -> tuple[Config, BaseModel]:
+    """The base model, once it is known that it can be pruned, and the settings with all that stays whole.
+
+    Args:
+        config: The settings.
+        splits: The images.
+        say: Takes a line of text.
+        model: The trained network, where a program handed it over.
+
+    Raises:
+        ModelError: The network cannot be built, traced or cut, or is hardly better than chance.
+    """
+    groups, refused = Workbench(config, splits.sealed()).prunable(starting_network(config, splits, model))
+    for name, reason in refused.items():
+        say(f"the group of {name} stays whole: {reason}")
+    config = _with_whole(config, refused)
+    base = obtain_base(config, splits, progress=say, given=model)
+    say(f"{sum(group.n_filters for group in groups):,} filters in {len(groups)} groups")
+    return config, base
+
+
+def checked(config: Config, verb: str) -> Config:
+    """The settings with what holds from any working directory; refused where the device cannot be had."""
+    if verb == "search" and config.device.startswith("cuda") and not config.search.gpus_per_trial:
+        raise ConfigError(
+            f"device is {config.device}, but search.gpus_per_trial is 0: such trials run on the CPU; "
+            "give each a share, for example --gpus-per-trial 0.25, or leave --device out"
+        )
+    check_env_runners(config, verb, resolve_device(config.device).type)
+    if verb == "search":
+        config = with_storage_checked(config)
+    return dataclasses.replace(
+        config, data=dataclasses.replace(config.data, source=anchored(config.data.source))
+    )
+
+
+def check_env_runners(config: Config, verb: str, kind: str) -> None:
+    """Refuses env runners that would not compute where their run does.
+
+    Args:
+        config: The settings.
+        verb: What is done with them.
+        kind: ``cuda`` or ``cpu``: what the device of the settings is on this machine.
+
+    Raises:
+        ConfigError: As above. The trials of a search are given their devices by Ray.
+    """
+    search = config.search
+    if verb == "prune" and kind == "cuda" and search.env_runners_per_trial and not search.gpus_per_env_runner:
+        raise ConfigError(
+            "the run computes on a GPU, but search.gpus_per_env_runner is 0: its env runners would compute "
+            "other rewards on the CPU; give each a share, add --device cpu, or leave them out "
+            "(search.env_runners_per_trial 0)"
+        )
+
+
+def _with_whole(config: Config, names: Iterable[str]) -> Config:
+    """The settings with more layers whose groups are never cut."""
+    whole = tuple(dict.fromkeys((*config.pruning.keep_whole, *names)))
+    return dataclasses.replace(config, pruning=dataclasses.replace(config.pruning, keep_whole=whole))
+
+
+def _with_base(config: Config, checkpoint: str) -> Config:
+    """The settings with the file of the base model."""
+    return dataclasses.replace(config, base=dataclasses.replace(config.base, checkpoint=checkpoint))
+
+
+def _new_folder(where: str, config: Config, splits: DataSplits, base: BaseModel) -> RunFolder:
+    """The folder of a new run, with the base model in it."""
+    config = _with_base(config, str(base.path.resolve()) if base.path else "")
+    about = {**describe_environment(sys.argv), **identity(splits, base)}
+    folder = RunFolder.create(where, config_to_dict(config), about)
+    write_tensors(folder.path / BASE, base.model.state_dict())
+    folder.push()
+    return folder
