@@ -1,81 +1,159 @@
-"""How much of an agent's iteration is not reward evaluation: sampling, connectors, learner, weight sync.
+"""How much of an agent's time is not reward evaluation: sampling, connectors, learner, weight sync.
 
-python scripts/bench_agent.py --data parquet:../shared/data/cifar10 \
-        --base ../shared/models/vgg16_bn_w025_cifar10.pt --groups 6
+For each group and number of masks: the time of an iteration, and of what in it is not evaluation; and the
+share of the latter, with building the agent, in all that a run does for the group with its settings: images
+and moments, the agent, candidates, fine-tuning. One line of ``--out`` each; a second start goes on with what
+is missing.
+
+    python scripts/bench_agent.py --data parquet:../shared/data/cifar10 \
+        --base ../shared/models/vgg16_bn_w025_cifar10.pt --groups 1,6,10 --out agent.jsonl
 """
 
 import argparse
 import dataclasses
-import time
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
-from bench_network import add_network_options, load_subject, machine, seconds, spread
+from bench_network import CLOCKS, Subject, add_clock_option, add_network_options, load_subject, provenance
+from records import Records, read_rows
+from reward_tables import agent_report
 
-from rlprune.group_agent import group_agent
+from rlprune.candidates import candidate_masks, make_candidate
+from rlprune.group_agent import GroupAgent, group_agent
 from rlprune.pruning.cost import GroupCost
+from rlprune.pruning.groups import FilterGroup
 from rlprune.rl.agent import Agent
+from rlprune.rl.algorithms import ensure_ray
 from rlprune.rl.group_task import GroupTask
 from rlprune.workbench import Workbench
+
+WARM_UP = 2
+"""Iterations that are not timed."""
 
 
 class TimedTask:
     """A group's task that adds up the time of its evaluations."""
 
-    def __init__(self, task: GroupTask) -> None:
-        self._task, self.evaluating = task, 0.0
+    def __init__(self, task: GroupTask, clock: Callable[[], float]) -> None:
+        self._task, self._clock, self.evaluating = task, clock, 0.0
         self.n_filters, self.context = task.n_filters, task.context
 
     def redraw(self, rng: np.random.Generator) -> None:
         """Draws a fresh subset of the images."""
-        self.evaluating += seconds(lambda: self._task.redraw(rng))
+        began = self._clock()
+        self._task.redraw(rng)
+        self.evaluating += self._clock() - began
 
     def rewards(self, masks: np.ndarray) -> np.ndarray:
         """The reward of each mask."""
-        began = time.perf_counter()
+        began = self._clock()
         found = self._task.rewards(masks)
-        self.evaluating += time.perf_counter() - began
+        self.evaluating += self._clock() - began
         return found
 
 
+def prepared(subject: Subject, bench: Workbench, group: FilterGroup) -> GroupAgent:
+    """The agent of a group, as a run prepares it."""
+    cost = GroupCost(subject.model, group, subject.example)
+    bound = subject.config.pruning.b
+    return group_agent(subject.config, bench, subject.model, group, cost, bound=bound, spent=0.0, earlier={})
+
+
+def timed_iterations(
+    agent: GroupAgent, masks: int, iterations: int, clock: Callable[[], float]
+) -> dict[str, object]:
+    """Seconds of building an agent, of its iterations, and of what in them is not evaluation."""
+    task = TimedTask(agent.task, clock)
+    settings = dataclasses.replace(agent.settings, masks=masks)
+    began = clock()
+    whole, rest = [], []
+    with Agent(task, settings, seed=0) as trained:
+        build = clock() - began
+        for iteration in range(WARM_UP + iterations):
+            task.evaluating = 0.0
+            began = clock()
+            trained.train_iteration()
+            taken = clock() - began
+            if iteration >= WARM_UP:
+                whole.append(taken)
+                rest.append(taken - task.evaluating)
+    return {"build": build, "whole": whole, "rest": rest}
+
+
+def finish(subject: Subject, bench: Workbench, group: FilterGroup, agent: GroupAgent) -> None:
+    """What a run does with a group after its agent: candidates on val, and fine-tuning of the best."""
+    settings = dataclasses.replace(agent.settings, iterations=1)
+    outcome = dataclasses.replace(agent, settings=settings).train(0)
+    pruning = subject.config.pruning
+    for mask in candidate_masks(outcome, pruning.candidates, pruning.round_to):
+        candidate = make_candidate(bench, subject.model, group, mask, agent.moments)
+    bench.fine_tune(candidate.model, subject.config.finetune.group_epochs, group.name)
+    bench.correct_val(candidate.model)
+
+
 def main() -> None:
-    """Runs the benchmark and prints its table."""
+    """Runs what is missing, then prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_network_options(parser)
     parser.add_argument("--masks", default="16,64,256", help="masks an iteration, comma separated")
     parser.add_argument("--iterations", type=int, default=8, help="timed iterations, after two to warm up")
+    add_clock_option(parser)
+    parser.add_argument("--out", required=True, metavar="JSONL", help="records; what is there is kept")
+    parser.add_argument("--report", action="store_true", help="only print the table of what is there")
     arguments = parser.parse_args()
-    subject = load_subject(arguments)
-    bench = Workbench(subject.config, subject.splits)
-    print(
-        f"{machine()}; {subject.config.pruning.reward_images} images a subset, "
-        f"{arguments.iterations} iterations"
-    )
-    print("| group | filters | masks | iteration ms | not evaluation ms | share |")
-    print("|---|---|---|---|---|---|")
-    for group in subject.groups:
-        cost = GroupCost(subject.model, group, subject.example)
-        bound = subject.config.pruning.b
-        agent = group_agent(subject.config, bench, subject.model, group, cost, bound=bound, spent=0.0)
-        task = TimedTask(agent.task)
-        for masks in (int(text) for text in arguments.masks.split(",")):
-            settings = dataclasses.replace(agent.settings, masks=masks)
-            whole, rest = [], []
-            with Agent(task, settings, seed=0) as trained:
-                for iteration in range(2 + arguments.iterations):
-                    task.evaluating = 0.0
-                    began = time.perf_counter()
-                    trained.train_iteration()
-                    taken = time.perf_counter() - began
-                    if iteration >= 2:
-                        whole.append(1000 * taken)
-                        rest.append(1000 * (taken - task.evaluating))
-            print(
-                f"| {group.name} | {group.n_filters} | {masks} | {spread(whole, '.0f')} "
-                f"| {spread(rest, '.0f')} | {100 * sum(rest) / sum(whole):.1f} % |",
-                flush=True,
+    out = Path(arguments.out)
+    if not arguments.report:
+        subject, records = load_subject(arguments), Records(out)
+        bench = Workbench(subject.config, subject.splits)
+        settings = subject.config.agent
+        records.add(
+            "run",
+            **provenance(),
+            iterations=settings.iterations,
+            masks=settings.masks,
+            clock=arguments.clock,
+            images=subject.config.pruning.reward_images,
+        )
+        ensure_ray()
+        for group in subject.groups:
+            record_group(subject, bench, group, arguments, records)
+    print(agent_report(read_rows(out)))
+
+
+def record_group(
+    subject: Subject,
+    bench: Workbench,
+    group: FilterGroup,
+    arguments: argparse.Namespace,
+    records: Records,
+) -> None:
+    """Times what is missing of one group."""
+    counts = [int(text) for text in arguments.masks.split(",")]
+    done = {row["masks"] for row in records.of_kind("agent") if row["group"] == group.name}
+    if done >= set(counts):
+        return
+    clock = CLOCKS[arguments.clock]
+    times = [clock()]
+    agent = prepared(subject, bench, group)
+    times.append(clock())
+    finish(subject, bench, group, agent)
+    times.append(clock())
+    for count in counts:
+        if count not in done:
+            found = timed_iterations(agent, count, arguments.iterations, clock)
+            records.add(
+                "agent",
+                group=group.name,
+                filters=group.n_filters,
+                masks=count,
+                prepare=times[1] - times[0],
+                after=times[2] - times[1],
+                **found,
             )
+            print(f"{group.name}, {count} masks done", flush=True)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,15 @@ from rlprune.pruning.groups import FilterGroup, find_groups
 from rlprune.results.environment import cpu_name, describe_environment
 from rlprune.training.base import obtain_base
 
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+def add_clock_option(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that says which time is measured."""
+    parser.add_argument(
+        "--clock", choices=CLOCKS, default="wall", help="cpu: CPU seconds, where others use the machine too"
+    )
+
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options that say which network and which images."""

@@ -14,13 +14,20 @@ import argparse
 import copy
 import functools
 import itertools
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from bench_network import Subject, add_network_options, load_subject, provenance, random_masks
+from bench_network import (
+    CLOCKS,
+    Subject,
+    add_clock_option,
+    add_network_options,
+    load_subject,
+    provenance,
+    random_masks,
+)
 from records import Records, read_rows
 from reward_tables import engine_report
 from scipy.stats import kendalltau
@@ -48,7 +55,6 @@ SHARES = (0.25, 0.5)
 SLICES = (100, 250, 500)
 """Numbers of images whose ranking of all masks is measured."""
 BATCH = 500
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def masked_forward(model: nn.Module, group: FilterGroup, mask: np.ndarray, inputs: torch.Tensor) -> None:
@@ -280,9 +286,7 @@ def main() -> None:
     parser.add_argument("--agreement-masks", type=int, default=64, help="masks a group, also in fp32")
     parser.add_argument("--fidelities", default="raw,bn,repair", help="of the agreement; comma separated")
     parser.add_argument("--accuracies", default="soft,hard", help="of the agreement; comma separated")
-    parser.add_argument(
-        "--clock", choices=CLOCKS, default="wall", help="cpu: CPU seconds, where others use the machine too"
-    )
+    add_clock_option(parser)
     parser.add_argument("--skip-agreement", action="store_true")
     parser.add_argument("--out", required=True, metavar="JSONL", help="records; what is there is kept")
     parser.add_argument("--report", action="store_true", help="only print the tables of what is there")

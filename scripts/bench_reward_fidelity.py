@@ -56,7 +56,8 @@ def bench_on(subject: Subject, images: ImageSplit, **pruning: str) -> Workbench:
 def train_agent_on(config: Config, bench: Workbench, subject: Subject, group: FilterGroup) -> AgentOutcome:
     """An agent trained with the settings of a run on a workbench's reward images."""
     cost = GroupCost(subject.model, group, subject.example)
-    agent = group_agent(config, bench, subject.model, group, cost, bound=config.pruning.b, spent=0.0)
+    bound = config.pruning.b
+    agent = group_agent(config, bench, subject.model, group, cost, bound=bound, spent=0.0, earlier={})
     return agent.train(bench.seed("agent", group.name))
 
 

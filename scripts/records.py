@@ -55,5 +55,5 @@ def where_from(runs: list[Row]) -> str:
     """The command, machine and revisions of the starts of a benchmark, as Markdown."""
     commands = "\n".join(dict.fromkeys(run["command"] for run in runs))
     machines = "; ".join(dict.fromkeys(run["machine"] for run in runs))
-    revisions = ", ".join(dict.fromkeys(run["revision"][:7] for run in runs))
+    revisions = ", ".join(dict.fromkeys(run["revision"][:7] + run["revision"][40:] for run in runs))
     return f"```sh\n{commands}\n```\n\n{machines}; revision {revisions}"

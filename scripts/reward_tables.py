@@ -17,8 +17,7 @@ DOCUMENT = ROOT / "docs" / "reward.md"
 RECORDS = ROOT / "docs" / "reward"
 CLOCKS = {
     "wall": "wall time",
-    "cpu": "CPU seconds summed over the threads, because the machine was shared: masks/s and peak are those "
-    "of one core",
+    "cpu": "CPU seconds summed over the threads, because the machine was shared",
 }
 
 MASKS_A_GROUP = 128
@@ -136,7 +135,30 @@ def engine_report(rows: list[Row]) -> str:
     return "\n".join(text).strip()
 
 
-REPORTS = {"engine": engine_report, "fidelity": fidelity_report}
+def agent_report(rows: list[Row]) -> str:
+    """Everything that one file of records of ``bench_agent.py`` says, as Markdown."""
+    runs = of_kind(rows, "run")
+    iterations = runs[0]["iterations"]
+    lines = [
+        f"{where_from(runs)}; {runs[0]['images']} images a subset, {CLOCKS[runs[0]['clock']]}, median "
+        f"[least, greatest]; a group's time: preparation, agent with {iterations} iterations, candidates, "
+        "fine-tuning.",
+        "",
+        "| group | filters | masks | iteration, ms | not evaluation, ms | of an iteration | of the group |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in of_kind(rows, "agent"):
+        whole, rest = ([1000 * value for value in row[key]] for key in ("whole", "rest"))
+        own = row["build"] + iterations * statistics.median(row["rest"])
+        group = row["prepare"] + row["build"] + iterations * statistics.median(row["whole"]) + row["after"]
+        lines.append(
+            f"| {row['group']} | {row['filters']} | {row['masks']} | {spread(whole, '.0f')} "
+            f"| {spread(rest, '.0f')} | {100 * sum(rest) / sum(whole):.0f} % | {100 * own / group:.1f} % |"
+        )
+    return "\n".join(lines)
+
+
+REPORTS = {"agent": agent_report, "engine": engine_report, "fidelity": fidelity_report}
 """By the first word of a file's name in docs/reward."""
 
 

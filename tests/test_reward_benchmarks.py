@@ -67,6 +67,17 @@ def test_kinds_are_compared_on_the_groups_that_have_them_all() -> None:
     assert kind_lines(rows)[2:] == ["| 0.5 | 0 | 2 | 4.00 | 1.50 |", "| 0.5 | 1 | 1 | 1.00 | 0.50 |"]
 
 
+def test_shares_of_an_agents_time_by_hand() -> None:
+    from reward_tables import agent_report
+
+    run = {"kind": "run", "command": "a", "machine": "b", "revision": 40 * "c" + "+changes", "clock": "wall"}
+    times = {"prepare": 5.0, "after": 12.5, "build": 0.5, "whole": [1.0, 1.0], "rest": [0.2, 0.3]}
+    row = {"kind": "agent", "group": "g", "filters": 4, "masks": 16, **times}
+    text = agent_report([run | {"iterations": 2, "images": 300}, row])
+    assert "revision ccccccc+changes; 300 images" in text
+    assert text.endswith("| g | 4 | 16 | 1000 [1000, 1000] | 250 [200, 300] | 25 % | 5.0 % |")
+
+
 @pytest.mark.ray
 def test_the_fidelity_benchmark_goes_on_with_what_is_missing(
     digits_splits: DataSplits, tiny_base: Path, tmp_path: Path, local_ray: None
