@@ -27,13 +27,13 @@ class Candidate:
     correct: np.ndarray
 
 
-def candidate_masks(outcome: AgentOutcome, count: int, multiple: int) -> list[np.ndarray]:
+def candidate_masks(outcome: AgentOutcome, count: int, allowed: np.ndarray) -> list[np.ndarray]:
     """Distinct masks to measure: the agent's mode, a cautious and a bold one, and the best masks it saw.
 
     Args:
         outcome: The trained agent's; f filters.
         count: How many masks, at most.
-        multiple: Each keeps a multiple of this many filters, or all.
+        allowed: How many filters each may keep, sorted.
 
     Returns:
         bool ``(f,)`` each, the mode first.
@@ -43,7 +43,7 @@ def candidate_masks(outcome: AgentOutcome, count: int, multiple: int) -> list[np
     for share in COUNTS:
         mask = np.zeros_like(outcome.mode)
         kept = np.array([round(share * outcome.mode.sum())])
-        mask[ranking[: nearest_counts(kept, len(mask), multiple)[0]]] = True
+        mask[ranking[: nearest_counts(kept, allowed)[0]]] = True
         masks.append(mask)
     distinct = {mask.tobytes(): mask for mask in (*masks, *outcome.masks)}
     return list(distinct.values())[:count]

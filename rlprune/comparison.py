@@ -68,7 +68,8 @@ class Comparison:
         cost, drop = self._bench.cost(model), self.drop(correct)
         return TrialRecord(
             status="COMPLETE" if done else "STOPPED",
-            b=config.pruning.b,
+            b=None if config.pruning.has_target else config.pruning.b,
+            target_macs=config.pruning.target_macs if config.pruning.has_target else None,
             seed=config.seed,
             **self._ratios(model),
             base_accuracy_val=accuracy(self.base_correct),

@@ -8,14 +8,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-
-def setting(default: Any, help: str, choices: tuple[str, ...] | None = None, **limits: float) -> Any:
-    """A dataclass field with a help text, the values allowed and limits ``low`` / ``above`` / ``high``."""
-    metadata = {"help": help, "choices": choices, **limits}
-    if isinstance(default, dict):
-        return field(default_factory=lambda: dict(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
+from rlprune.config_field import setting
 
 FACTORY_ARGUMENTS: dict[str, dict[str, Any]] = {
     "vgg16_bn": {"width": 0.25},
@@ -23,7 +16,6 @@ FACTORY_ARGUMENTS: dict[str, dict[str, Any]] = {
     "resnet56": {"width": 1.0},
 }
 """Default arguments of each factory; a factory that is not named here gets none."""
-
 
 POPULATIONS = ("pbt", "pb2", "mo-pbt")
 """The schedulers under which trials copy one another."""
@@ -91,6 +83,10 @@ class PruningConfig:
     """What a mask is worth and how a group is cut."""
 
     b: float = setting(1.0, "drop bound in percentage points of val accuracy", above=0, high=100)
+    target_macs: float = setting(
+        math.nan,
+        "in the place of b: the share of the MACs to come down to; phi and budget then count for nothing",
+    )
     efficiency: str = setting("macs", "what phi counts", choices=("filters", "macs", "params"))
     efficiency_weight: float = setting(
         1.0, "exponent of phi in the reward; above 1 the agent gives more accuracy for fewer MACs", above=0
@@ -144,6 +140,11 @@ class PruningConfig:
     keep_whole: tuple[str, ...] = setting(
         (), "layers (or parts of the network) whose groups are never cut, comma separated"
     )
+
+    @property
+    def has_target(self) -> bool:
+        """Whether ``target_macs`` takes the place of ``b``."""
+        return not math.isnan(self.target_macs)
 
 
 @dataclass(frozen=True)
@@ -208,9 +209,13 @@ class SearchConfig:
     """How many trials, where they run, and what Optuna samples."""
 
     b_grid: tuple[float, ...] = setting(
-        (0.5, 1.0, 2.0), "drop bounds, comma separated; num_samples trials for each"
+        (0.5, 1.0, 2.0),
+        "drop bounds, comma separated; num_samples trials for each (none where only target_macs is given)",
     )
-    num_samples: int = setting(2, "finished trials for each b", low=1)
+    target_macs: tuple[float, ...] = setting(
+        (), "targets, as shares of the base model's MACs, comma separated; num_samples trials for each"
+    )
+    num_samples: int = setting(2, "finished trials for each b and each target", low=1)
     sampler: str = setting("tpe", "Optuna's sampler", choices=("tpe", "nsga2", "nsga3", "gp", "random"))
     study_storage: str = setting(
         "",
@@ -260,6 +265,11 @@ class SearchConfig:
         "or an address such as s3://BUCKET/PREFIX",
     )
     name: str = setting("", "name of the run folder; empty: command and time")
+
+    @property
+    def n_trials(self) -> int:
+        """Finished trials of the whole search."""
+        return (len(self.b_grid) + len(self.target_macs)) * self.num_samples
 
     @property
     def is_population(self) -> bool:

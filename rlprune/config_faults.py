@@ -29,7 +29,18 @@ def faults_of(config: Config) -> Iterator[str]:
             "pruning.screening is below 1 and search.env_runners_per_trial above 0: screening compares all "
             "masks of an iteration, but each env runner sees a part of them; use one or the other"
         )
+    if not (math.isnan(config.pruning.target_macs) or 0 < config.pruning.target_macs < 1):
+        yield (
+            "pruning.target_macs: expected a share of the MACs between 0 and 1; "
+            f"got {config.pruning.target_macs:g}"
+        )
+    if config.pruning.sweeps > 1 and (config.pruning.has_target or config.search.target_macs):
+        yield (
+            "pruning.sweeps: a target of MACs is reached in the first sweep; use pruning.sweeps 1 with "
+            f"target_macs; got {config.pruning.sweeps}"
+        )
     yield from _search_faults(config.search)
+    yield from _grid_faults(config.search)
     yield from _population_faults(config.search)
 
 
@@ -40,13 +51,22 @@ def _search_faults(search: SearchConfig) -> Iterator[str]:
             "search.name: expected the name of one folder, without a path; "
             f"got {search.name!r}; put folders into search.storage_path"
         )
-    if not search.b_grid:
+
+
+def _grid_faults(search: SearchConfig) -> Iterator[str]:
+    if not search.b_grid and not search.target_macs:
         yield "search.b_grid: is empty; give at least one drop bound, for example 0.5,1,2"
     for b in search.b_grid:
         if not (math.isfinite(b) and 0 < b <= 100):
             yield f"search.b_grid: each b is a drop in percentage points above 0 and at most 100; got {b:g}"
     if len(set(search.b_grid)) != len(search.b_grid):
         yield f"search.b_grid: holds the same b twice: {', '.join(f'{b:g}' for b in search.b_grid)}"
+    for target in search.target_macs:
+        if not 0 < target < 1:
+            yield f"search.target_macs: each is a share of the MACs between 0 and 1; got {target:g}"
+    if len(set(search.target_macs)) != len(search.target_macs):
+        targets = ", ".join(f"{target:g}" for target in search.target_macs)
+        yield f"search.target_macs: holds the same target twice: {targets}"
 
 
 def _gpu_faults(search: SearchConfig) -> Iterator[str]:
@@ -65,6 +85,11 @@ def _population_faults(search: SearchConfig) -> Iterator[str]:
     if not search.is_population:
         return
     size = search.num_samples * (len(search.b_grid) if search.scheduler == "mo-pbt" else 1)
+    if search.scheduler == "mo-pbt" and search.target_macs:
+        yield (
+            "search.target_macs: a population of mo-pbt explores b and knows no targets; "
+            "use pbt or pb2, or b_grid alone"
+        )
     if size < 2:
         yield (
             f"search.num_samples: a population of {search.scheduler} needs at least 2 members, better 4 or "

@@ -167,6 +167,8 @@ class _Loading:
         if "search.space" in good:
             good["search.space"], faults = coerce_space(good["search.space"], self.known)
             self.faults += [fault + self.sources["search.space"] for fault in faults]
+        if good.get("search.target_macs") and "search.b_grid" not in self.values:
+            good["search.b_grid"] = ()
         config = _build(good)
         combinations = list(faults_of(config))
         combinations += _space_faults(config, set(combinations))

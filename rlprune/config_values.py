@@ -10,6 +10,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 from rlprune.config import Config
 
 SAMPLED_SECTIONS = ("agent", "finetune", "pruning")
+FROM_GRIDS = {"pruning.b": "search.b_grid", "pruning.target_macs": "search.target_macs"}
+"""Settings that a search takes from its grids."""
 _SPACE_FORMS = "{low: 0.01, high: 0.1, log: true} or {choices: [a, b]}"
 
 
@@ -188,8 +190,8 @@ def coerce_space(space: Mapping[str, Any], known: Mapping[str, Setting]) -> tupl
     allowed = [name for name, found in known.items() if _can_be_sampled(found)]
     good, faults = {}, []
     for name, entry in space.items():
-        if name == "pruning.b":
-            entry_faults = ["search.space: pruning.b comes from search.b_grid and cannot be sampled"]
+        if name in FROM_GRIDS:
+            entry_faults = [f"search.space: {name} comes from {FROM_GRIDS[name]} and cannot be sampled"]
         elif name not in allowed:
             entry_faults = [f"search.space: {name} cannot be sampled{nearest(name, allowed)}"]
         else:
@@ -201,7 +203,7 @@ def coerce_space(space: Mapping[str, Any], known: Mapping[str, Setting]) -> tupl
 
 
 def _can_be_sampled(setting: Setting) -> bool:
-    in_section = setting.name.split(".")[0] in SAMPLED_SECTIONS and setting.name != "pruning.b"
+    in_section = setting.name.split(".")[0] in SAMPLED_SECTIONS and setting.name not in FROM_GRIDS
     return in_section and (setting.type in (int, float, bool) or setting.choices is not None)
 
 

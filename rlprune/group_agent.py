@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from rlprune.config import AgentConfig, Config, PruningConfig
 from rlprune.data import DataSplits
-from rlprune.pruning.cost import GroupCost
 from rlprune.pruning.groups import FilterGroup
 from rlprune.pruning.importance import filter_statistics, filter_weights, importance_scores
 from rlprune.pruning.memory_share import claim_share
@@ -21,6 +21,7 @@ from rlprune.pruning.repair import Moments
 from rlprune.rl.agent import AgentOutcome, train_agent
 from rlprune.rl.env_runners import EnvRunners
 from rlprune.rl.group_task import GroupTask
+from rlprune.rl.objective import Objective
 from rlprune.rl.start import measured_start
 from rlprune.rl.task import FilterContext, PruningTask
 from rlprune.seeding import generator
@@ -66,7 +67,7 @@ class TaskRecipe:
         group: One of its groups.
         context: What the policy may know of the filters.
         pruning: The settings of the trial.
-        bound: As in :func:`group_agent`.
+        objective: As in :func:`group_agent`.
         spent: As in :func:`group_agent`.
     """
 
@@ -74,7 +75,7 @@ class TaskRecipe:
     group: FilterGroup
     context: FilterContext
     pruning: PruningConfig
-    bound: float
+    objective: Objective
     spent: float
 
     def __call__(self, bench: Workbench) -> GroupTask:
@@ -82,8 +83,7 @@ class TaskRecipe:
         model = bench.placed(self.model).eval()
         calibration, _ = bench.calibration(self.group.name)
         engine = bench.reward_engine(model, self.group, calibration)
-        cost = GroupCost(model, self.group, bench.example)
-        return GroupTask(engine, self.context, cost, self.pruning, b=self.bound, spent=self.spent)
+        return GroupTask(engine, self.context, self.pruning, self.objective, spent=self.spent)
 
 
 def env_runners(config: Config, splits: DataSplits) -> EnvRunners | None:
@@ -109,14 +109,38 @@ def _bench_of_runner(config: Config, splits: DataSplits) -> Workbench:
     return Workbench(dataclasses.replace(config, device=device), splits)
 
 
+def filter_context(
+    config: Config,
+    bench: Workbench,
+    model: nn.Module,
+    group: FilterGroup,
+    counts: NDArray[np.int64] | None = None,
+) -> tuple[FilterContext, torch.Tensor]:
+    """What is known of the filters of a group of the network as it is now, and the train images behind it.
+
+    Args:
+        config: The settings of the run.
+        bench: Its images and device.
+        model: The network.
+        group: One of its groups.
+        counts: How many filters a mask may keep, sorted; None: any number.
+    """
+    calibration, classes = bench.calibration(group.name)
+    statistics = filter_statistics(model, group, calibration, classes)
+    scores: np.ndarray = importance_scores(
+        config.agent.importance, statistics, generator(config.seed, "importance", group.name)
+    )
+    weights = filter_weights(model, group)
+    return FilterContext(statistics.features(), weights, scores, counts), calibration
+
+
 def group_agent(
     config: Config,
     bench: Workbench,
     model: nn.Module,
     group: FilterGroup,
-    cost: GroupCost,
+    objective: Objective,
     *,
-    bound: float,
     spent: float,
     earlier: Mapping[str, Mapping[str, Any]],
     runners: EnvRunners | None = None,
@@ -128,26 +152,18 @@ def group_agent(
         bench: Its images and device.
         model: The network.
         group: One of its groups.
-        cost: What the group costs.
-        bound: Drop bound in this group's reward, percentage points.
+        objective: From drops and kept filters to rewards.
         spent: Drop on val so far, percentage points.
         earlier: What :func:`agent_record` gave for the groups before, the last one last.
         runners: Further processes that judge a part of the masks.
     """
     pruning, agent = config.pruning, config.agent
-    calibration, classes = bench.calibration(group.name)
-    statistics = filter_statistics(model, group, calibration, classes)
-    scores: np.ndarray = importance_scores(
-        agent.importance, statistics, generator(config.seed, "importance", group.name)
-    )
-    context = FilterContext(
-        statistics.features(), filter_weights(model, group), scores, multiple=pruning.round_to
-    )
+    context, calibration = filter_context(config, bench, model, group, objective.counts)
     if runners is not None:  # they prepare while this process does
         plain = copy.deepcopy(model).cpu()
-        runners.prepare(TaskRecipe(plain, group, context, pruning, bound, spent))
+        runners.prepare(TaskRecipe(plain, group, context, pruning, objective, spent))
     engine = bench.reward_engine(model, group, calibration)
-    task: PruningTask = GroupTask(engine, context, cost, pruning, b=bound, spent=spent)
+    task: PruningTask = GroupTask(engine, context, pruning, objective, spent=spent)
     if runners is not None:
         task = runners.join(task)
     if agent.start == "measured":

@@ -14,7 +14,7 @@ from torch import nn
 
 from rlprune.config import Config
 from rlprune.errors import CheckpointError
-from rlprune.pruning.cost import GroupCost
+from rlprune.group_objective import objective_alone
 from rlprune.pruning.groups import FilterGroup
 from rlprune.pruning.importance import SCORES, filter_statistics, filter_weights
 from rlprune.results.layer_filters import LayerFilters
@@ -33,8 +33,8 @@ def inspect_group(
     """What is known of each filter of a group.
 
     Args:
-        config: The settings of the trial: ``pruning.b`` is its drop bound, ``pruning.reward_images`` how many
-            images rewards are measured on.
+        config: The settings of the trial: ``pruning.b`` is its drop bound (unless it has a target),
+            ``pruning.reward_images`` how many images rewards are measured on.
         bench: Its images and device.
         base: The base model.
         group: One of its groups.
@@ -56,8 +56,8 @@ def inspect_group(
     scores = {kind: SCORES[kind](statistics, rng).astype(np.float32) for kind in SHOWN_SCORES}
     context = FilterContext(statistics.features(), filter_weights(base, group), scores["l1"])
     engine = bench.reward_engine(base, group, calibration)
-    cost = GroupCost(base, group, bench.example)
-    task = GroupTask(engine, context, cost, config.pruning, b=config.pruning.b, spent=0.0)
+    objective = objective_alone(config.pruning, base, group, bench.example)
+    task = GroupTask(engine, context, config.pruning, objective, spent=0.0)
     task.redraw(rng)
     alone = turned_round(np.ones_like(mask))
     return LayerFilters(

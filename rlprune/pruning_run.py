@@ -25,8 +25,8 @@ from rlprune.config_loading import config_to_dict
 from rlprune.data import DataSplits
 from rlprune.errors import CheckpointError
 from rlprune.group_agent import agent_record, env_runners, group_agent
+from rlprune.group_objective import GroupObjectives
 from rlprune.models.build import is_in_memory
-from rlprune.pruning.cost import GroupCost, group_macs
 from rlprune.pruning.groups import FilterGroup
 from rlprune.pruning.repair import Moments
 from rlprune.pruning.surgery import resize_to_state
@@ -34,9 +34,8 @@ from rlprune.results.environment import describe_environment
 from rlprune.results.record import TrialRecord
 from rlprune.results.step_report import StepReport
 from rlprune.rl.agent import AgentOutcome
-from rlprune.rl.counts import allowed_counts
-from rlprune.rl.group_task import efficiency_counts, expected_drop
-from rlprune.rl.reward import pruning_reward
+from rlprune.rl.group_task import expected_drop
+from rlprune.rl.objective import Objective
 from rlprune.training.evaluate import accuracy
 from rlprune.training.network_file import PrunedNetwork
 from rlprune.workbench import OnPart, Workbench
@@ -51,23 +50,21 @@ class PruningRun:
         """Measures the base model and finds its groups.
 
         Args:
-            config: The settings; ``config.pruning.b`` is the drop bound of this run.
+            config: The settings; ``config.pruning.b`` is the drop bound of this run, or
+                ``config.pruning.target_macs`` the share of the MACs that it comes down to.
             model: The base model; it is not changed, nor may it be while the run lasts.
             splits: The images, sealed: without test.
 
         Raises:
-            ConfigError: The splits hold test images.
+            ConfigError: The splits hold test images, or the target is out of reach.
             ModelError: The network has no prunable group.
         """
         self._config = config
         self._bench = Workbench(config, splits)
         self._base = self._bench.teacher = self._bench.placed(model).eval()
         self._comparison = Comparison(self._bench, self._base)
-        groups = self._bench.groups(self._base)
-        self._shares = group_macs(self._base, groups, self._bench.example)
-        self._order = [group.name for group in groups]
-        if config.pruning.order == "output-downward":
-            self._order.reverse()
+        self._objectives = GroupObjectives(config, self._bench, self._base)
+        self._order = self._objectives.order
         self._model = copy.deepcopy(self._base)
         self._correct = self._comparison.base_correct
         self._reports: list[StepReport] = []
@@ -122,17 +119,17 @@ class PruningRun:
 
     def _prune_group(self, name: str, part: Mapping[str, Any], on_part: OnPart) -> StepReport:
         """Agent, candidates, guard: one group."""
-        group = next(group for group in self._bench.groups(self._model) if group.name == name)
-        if len(allowed_counts(group.n_filters, self._config.pruning.round_to)) == 1:
+        groups = self._bench.groups(self._model)
+        group = next(group for group in groups if group.name == name)
+        objective = self._objectives.of(self._model, groups, group, self._sweep)
+        if objective.counts[0] == group.n_filters:
             return self._report(name, group.n_filters, group.n_filters, tried=0, evaluations=0)
-        cost = GroupCost(self._model, group, self._bench.example)
         agent = group_agent(
             self._config,
             self._bench,
             self._model,
             group,
-            cost,
-            bound=self._bound(name),
+            objective,
             spent=self._comparison.drop(self._correct).drop,
             earlier=self._agents,
             runners=self._env_runners,
@@ -143,44 +140,38 @@ class PruningRun:
             on_state=lambda state: on_part({"agent": state}),
         )
         mask, tried = np.ones(group.n_filters, dtype=bool), 0
-        for candidate in self._ranked_candidates(group, cost, outcome, agent.moments):
+        for candidate in self._ranked_candidates(group, objective, outcome, agent.moments):
             if candidate.mask.all():
                 break
             tried += 1
             candidate = self._fine_tuned(candidate, *self._purpose(name), tried)
-            if self._comparison.drop(candidate.correct).drop <= self._config.pruning.b:
+            if self._is_within(candidate):
                 self._model, self._correct, mask = candidate.model, candidate.correct, candidate.mask
                 break
         self._agents[name] = agent_record(outcome, mask, self._agents.pop(name, None))
         return self._report(name, group.n_filters, int(mask.sum()), tried, outcome.evaluations)
 
     def _ranked_candidates(
-        self, group: FilterGroup, cost: GroupCost, outcome: AgentOutcome, moments: Mapping[str, Moments]
+        self, group: FilterGroup, objective: Objective, outcome: AgentOutcome, moments: Mapping[str, Moments]
     ) -> list[Candidate]:
         """The agent's candidates, cut and repaired, by their reward on val, best first."""
-        pruning, bound = self._config.pruning, self._bound(group.name)
-        spent = self._comparison.drop(self._correct).drop
+        pruning, spent = self._config.pruning, self._comparison.drop(self._correct).drop
         candidates = [
             make_candidate(self._bench, self._model, group, mask, moments)
-            for mask in candidate_masks(outcome, pruning.candidates, pruning.round_to)
+            for mask in candidate_masks(outcome, pruning.candidates, objective.counts)
         ]
 
         def reward(candidate: Candidate) -> float:
-            total, kept = efficiency_counts(pruning.efficiency, cost, np.array(candidate.mask.sum()))
             lost = accuracy(self._correct) - accuracy(candidate.correct)
             drop = expected_drop(spent, lost, pruning.recovery)
-            return float(pruning_reward(drop, bound, total, kept, pruning.efficiency_weight))
+            return float(objective.rewards(np.array(drop), np.array(candidate.mask.sum())))
 
         return sorted(candidates, key=reward, reverse=True)
 
-    def _bound(self, name: str) -> float:
-        """The drop bound in the reward of a group: what may have been spent once this group is done."""
+    def _is_within(self, candidate: Candidate) -> bool:
+        """The guard: the drop bound holds on val; a target of MACs names no bound."""
         pruning = self._config.pruning
-        if pruning.budget == "first-come":
-            return pruning.b
-        whole = sum(self._shares.values())
-        done = sum(self._shares[group] for group in self._order[: self._order.index(name) + 1])
-        return pruning.b * (self._sweep * whole + done) / (pruning.sweeps * whole)
+        return pruning.has_target or self._comparison.drop(candidate.correct).drop <= pruning.b
 
     @property
     def _sweep(self) -> int:
@@ -236,6 +227,7 @@ class PruningRun:
             "correct": torch.from_numpy(self._correct),
             "reports": [report.to_metrics() for report in self._reports],
             "agents": self._agents,
+            "objectives": self._objectives.state_dict(),
             "part": self._part,
         }
 
@@ -255,6 +247,7 @@ class PruningRun:
         self._reports = [StepReport(**report) for report in state["reports"]]
         self._agents = dict(state["agents"])
         self._part = state["part"]
+        self._objectives.load_state_dict(state.get("objectives"))
 
     def histories(self) -> dict[str, list[dict[str, float]]]:
         """How the agent of each group learned, one dict an iteration, in the order of pruning."""

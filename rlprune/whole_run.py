@@ -16,6 +16,7 @@ from rlprune.errors import ConfigError
 from rlprune.final_table import measure_frontier
 from rlprune.identity import check_identity, identity
 from rlprune.job import Job, RunInterrupted
+from rlprune.macs_target import check_reachable, targets_of
 from rlprune.results.environment import describe_environment
 from rlprune.results.folder import BASE, RunFolder
 from rlprune.results.record import TrialRecord
@@ -94,9 +95,12 @@ def prepare(
         model: The trained network, where a program handed it over.
 
     Raises:
+        ConfigError: A target of MACs is out of reach.
         ModelError: The network cannot be built, traced or cut, or is hardly better than chance.
     """
-    groups, refused = Workbench(config, splits.sealed()).prunable(starting_network(config, splits, model))
+    bench, network = Workbench(config, splits.sealed()), starting_network(config, splits, model)
+    groups, refused = bench.prunable(network)
+    check_reachable(targets_of(config), network, groups, bench.example, config.pruning.round_to)
     for name, reason in refused.items():
         say(f"the group of {name} stays whole: {reason}")
     config = _with_whole(config, refused)

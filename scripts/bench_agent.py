@@ -21,7 +21,7 @@ from reward_tables import agent_report
 
 from rlprune.candidates import candidate_masks, make_candidate
 from rlprune.group_agent import GroupAgent, group_agent
-from rlprune.pruning.cost import GroupCost
+from rlprune.group_objective import objective_alone
 from rlprune.pruning.groups import FilterGroup
 from rlprune.rl.agent import Agent
 from rlprune.rl.algorithms import ensure_ray
@@ -55,9 +55,8 @@ class TimedTask:
 
 def prepared(subject: Subject, bench: Workbench, group: FilterGroup) -> GroupAgent:
     """The agent of a group, as a run prepares it."""
-    cost = GroupCost(subject.model, group, subject.example)
-    bound = subject.config.pruning.b
-    return group_agent(subject.config, bench, subject.model, group, cost, bound=bound, spent=0.0, earlier={})
+    objective = objective_alone(subject.config.pruning, subject.model, group, subject.example)
+    return group_agent(subject.config, bench, subject.model, group, objective, spent=0.0, earlier={})
 
 
 def timed_iterations(
@@ -86,7 +85,7 @@ def finish(subject: Subject, bench: Workbench, group: FilterGroup, agent: GroupA
     settings = dataclasses.replace(agent.settings, iterations=1)
     outcome = dataclasses.replace(agent, settings=settings).train(0)
     pruning = subject.config.pruning
-    for mask in candidate_masks(outcome, pruning.candidates, pruning.round_to):
+    for mask in candidate_masks(outcome, pruning.candidates, agent.task.context.allowed):
         candidate = make_candidate(bench, subject.model, group, mask, agent.moments)
     bench.fine_tune(candidate.model, subject.config.finetune.group_epochs, group.name)
     bench.correct_val(candidate.model)

@@ -27,7 +27,7 @@ from rlprune.candidates import make_candidate
 from rlprune.config import Config
 from rlprune.data import ImageSplit
 from rlprune.group_agent import group_agent
-from rlprune.pruning.cost import GroupCost
+from rlprune.group_objective import objective_alone
 from rlprune.pruning.groups import FilterGroup
 from rlprune.pruning.importance import FilterStatistics, filter_statistics, importance_scores
 from rlprune.rl.agent import AgentOutcome
@@ -55,9 +55,8 @@ def bench_on(subject: Subject, images: ImageSplit, **pruning: str) -> Workbench:
 
 def train_agent_on(config: Config, bench: Workbench, subject: Subject, group: FilterGroup) -> AgentOutcome:
     """An agent trained with the settings of a run on a workbench's reward images."""
-    cost = GroupCost(subject.model, group, subject.example)
-    bound = config.pruning.b
-    agent = group_agent(config, bench, subject.model, group, cost, bound=bound, spent=0.0, earlier={})
+    objective = objective_alone(config.pruning, subject.model, group, subject.example)
+    agent = group_agent(config, bench, subject.model, group, objective, spent=0.0, earlier={})
     return agent.train(bench.seed("agent", group.name))
 
 

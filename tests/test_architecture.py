@@ -15,7 +15,8 @@ LONGEST = 300
 
 # A part may import itself and the parts of earlier tiers; parts of one tier do not know each other.
 TIERS = (
-    {"errors", "seeding", "config"},
+    {"errors", "seeding", "config_field"},
+    {"config"},
     {"storage"},
     {"config_values", "config_faults"},
     {"config_loading"},
@@ -23,6 +24,8 @@ TIERS = (
     {"rl", "training"},
     {"workbench", "trust", "tensorboard"},
     {"candidates", "comparison", "group_agent", "tuned_base"},
+    {"macs_target"},
+    {"group_objective"},
     {"baselines", "pruning_run", "final_table", "identity", "inspection"},
     {"job"},
     {"search", "deploy"},
@@ -58,6 +61,7 @@ LIGHT = {
     "__init__",
     "errors",
     "seeding",
+    "config_field",
     "config",
     "config_values",
     "config_faults",

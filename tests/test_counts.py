@@ -38,7 +38,15 @@ def test_allowed_counts(n_filters: int, multiple: int, expected: list[int]) -> N
 
 
 def test_the_nearest_count_is_the_larger_of_two_as_near() -> None:
-    assert nearest_counts(np.array([0, 3, 11, 12, 13, 19, 20]), 20, 8).tolist() == [8, 8, 8, 16, 16, 20, 20]
+    assert nearest_counts(np.array([0, 3, 11, 12, 13, 19, 20]), allowed_counts(20, 8)).tolist() == [
+        8,
+        8,
+        8,
+        16,
+        16,
+        20,
+        20,
+    ]
 
 
 def test_the_best_dropped_filters_are_added_and_the_worst_kept_are_taken_away() -> None:
@@ -51,18 +59,20 @@ def test_the_best_dropped_filters_are_added_and_the_worst_kept_are_taken_away() 
             [False, False, False, False, False, False],  # none: the best two
         ]
     )
-    found = with_allowed_counts(masks, scores, 2)
+    found = with_allowed_counts(masks, scores, allowed_counts(masks.shape[1], 2))
     assert found.sum(axis=1).tolist() == [2, 4, 6, 2]
     assert np.flatnonzero(found[0]).tolist() == [1, 3]
     assert np.flatnonzero(found[1]).tolist() == [0, 1, 3, 5]
     assert np.flatnonzero(found[3]).tolist() == [0, 2]
-    fewer = with_allowed_counts(np.array([[True, True, True, True, False, False]]), scores, 3)
+    fewer = with_allowed_counts(
+        np.array([[True, True, True, True, False, False]]), scores, allowed_counts(6, 3)
+    )
     assert np.flatnonzero(fewer[0]).tolist() == [0, 2, 3], "filter 1 has the lowest score of those kept"
 
 
 def test_masks_of_allowed_counts_are_handed_on_as_they_are() -> None:
     masks = np.array([[True, False], [False, True]])
-    assert with_allowed_counts(masks, np.array([1.0, 2.0]), 1) is masks
+    assert with_allowed_counts(masks, np.array([1.0, 2.0]), allowed_counts(2, 1)) is masks
 
 
 class MultiplesTask(ToyTask):
@@ -70,7 +80,7 @@ class MultiplesTask(ToyTask):
 
     def __init__(self, multiple: int) -> None:
         super().__init__(n_filters=20, seed=0, noise=0.0)
-        self.context = replace(self.context, multiple=multiple)
+        self.context = replace(self.context, counts=allowed_counts(20, multiple))
 
 
 def counts(calls: list[NDArray[np.bool_]]) -> set[int]:
@@ -83,16 +93,16 @@ def test_the_judge_only_sees_allowed_counts() -> None:
     env.reset(seed=0)
     env.step(np.random.default_rng(0).random((32, 20)) < np.linspace(0.1, 0.9, 32)[:, None])
     assert counts(task.calls) == {8, 16, 20}
-    assert counts([prefix_masks(task.context.scores, 8)]) == {8, 16, 20}
+    assert counts([prefix_masks(task.context.scores, allowed_counts(20, 8))]) == {8, 16, 20}
 
 
 def test_candidates_keep_allowed_counts() -> None:
     keep = np.linspace(0.9, 0.1, 16)
     mode = np.arange(16) < 8
     outcome = AgentOutcome(mode, keep, mode[None], np.array([1.0]), [], 1, {})
-    assert [mask.sum() for mask in candidate_masks(outcome, 9, 1)] == [8, 10, 7]
-    assert [mask.sum() for mask in candidate_masks(outcome, 9, 4)] == [8, 12]
-    assert [mask.sum() for mask in candidate_masks(outcome, 9, 8)] == [8]
+    assert [mask.sum() for mask in candidate_masks(outcome, 9, allowed_counts(16, 1))] == [8, 10, 7]
+    assert [mask.sum() for mask in candidate_masks(outcome, 9, allowed_counts(16, 4))] == [8, 12]
+    assert [mask.sum() for mask in candidate_masks(outcome, 9, allowed_counts(16, 8))] == [8]
 
 
 @pytest.mark.ray

@@ -16,7 +16,9 @@ from rlprune.pruning.groups import FilterGroup, find_groups
 from rlprune.pruning.importance import filter_statistics, filter_weights
 from rlprune.pruning.reward_engine import RewardEngine
 from rlprune.pruning.surgery import cut
-from rlprune.rl.group_task import GroupTask, efficiency_counts, expected_drop
+from rlprune.rl.counts import allowed_counts
+from rlprune.rl.group_task import GroupTask, expected_drop
+from rlprune.rl.objective import DropBound, efficiency_counts
 from rlprune.rl.task import FilterContext
 
 N_IMAGES, N_FILTERS = 40, 6
@@ -92,7 +94,9 @@ def make_task(
     )
     cost = GroupCost(model, group, EXAMPLE)
     pruning = dataclasses.replace(PruningConfig(), **{"recovery": 0.0, **changes})
-    return GroupTask(engine, context, cost, pruning, b=b, spent=spent), engine, cost
+    counts = allowed_counts(N_FILTERS, 1)
+    objective = DropBound(counts, cost, pruning.efficiency, pruning.efficiency_weight, b)
+    return GroupTask(engine, context, pruning, objective, spent=spent), engine, cost
 
 
 def test_it_passes_on_the_group_and_the_context(model: nn.Module, group: FilterGroup) -> None:

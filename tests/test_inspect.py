@@ -20,7 +20,7 @@ from rlprune.results.filter_pictures import layer_png, weights_png
 from rlprune.results.folder import RunFolder
 from rlprune.results.layer_filters import LayerFilters, filters_csv, filters_table, summary_line
 from rlprune.results.record import TrialRecord
-from rlprune.rl.group_task import efficiency_counts
+from rlprune.rl.objective import efficiency_counts
 from rlprune.rl.reward import pruning_reward
 from rlprune.training.base import obtain_base
 from rlprune.training.tensor_file import write_tensors

@@ -106,13 +106,13 @@ def test_candidates_are_distinct_and_begin_with_the_mode() -> None:
     mode = keep > 0.5
     seen = np.stack([mode, np.arange(8) < 6])
     outcome = AgentOutcome(mode, keep, seen, np.array([1.0, 0.5]), [], 2, {})
-    masks = candidate_masks(outcome, 9, 1)
+    masks = candidate_masks(outcome, 9, np.arange(1, 9))
     assert [mask.sum() for mask in masks] == [4, 5, 3, 6]
     for mask in masks:
         assert mask[: mask.sum()].all(), "the most probable filters stay"
-    assert [mask.sum() for mask in candidate_masks(outcome, 2, 1)] == [4, 5]
+    assert [mask.sum() for mask in candidate_masks(outcome, 2, np.arange(1, 9))] == [4, 5]
     one = AgentOutcome(keep > 0.85, keep, seen[:1], np.array([1.0]), [], 1, {})
-    assert all(mask.any() for mask in candidate_masks(one, 9, 1))
+    assert all(mask.any() for mask in candidate_masks(one, 9, np.arange(1, 9)))
 
 
 # ---- whole runs

@@ -16,6 +16,7 @@ from stand_in_run import WEIGHTS, StandInRun, search_config
 from rlprune.config import Config, SearchConfig
 from rlprune.config_loading import field_help
 from rlprune.errors import CheckpointError, ConfigError, ResultsError
+from rlprune.results.goal import Goal
 from rlprune.results.record import TrialRecord
 from rlprune.search.checkpoint import (
     keep_agents,
@@ -48,8 +49,10 @@ def searcher_in(folder: Path, config: Config) -> GridOptunaSearch:
 
 def outcome(assignment: Assignment, status: str = "COMPLETE") -> TrialRecord:
     rate = assignment.settings["agent.learning_rate"]
-    known = {"drop_val": rate * assignment.b, "macs_ratio": 1 - rate} if status == "COMPLETE" else {}
-    return TrialRecord(status=status, trial=assignment.trial, b=assignment.b, **known)
+    known = {"drop_val": rate * (assignment.b or 1.0), "macs_ratio": 1 - rate} if status == "COMPLETE" else {}
+    return TrialRecord(
+        status=status, trial=assignment.trial, b=assignment.b, target_macs=assignment.target_macs, **known
+    )
 
 
 def asked(searcher: GridOptunaSearch) -> list[Assignment]:
@@ -408,7 +411,7 @@ def test_progress_says_enough_and_not_too_much() -> None:
     metrics = {"step": 1, "n_steps": 4, "group": "conv1", "filters": 8, "kept": 5, "drop_val": 0.25}
     for seconds in (0.0, 0.1, SECONDS_BETWEEN_LINES + 0.2):
         now[0] = seconds
-        progress.group_done("t0001", 0.5, {**metrics, "macs_ratio": 0.5})
+        progress.group_done("t0001", Goal(0.5), {**metrics, "macs_ratio": 0.5})
     assert len(lines) == 2
     assert lines[0] == ("t0001  b 0.5  step 1/4  conv1: 5/8 filters  drop +0.25  MACs 50.0 %  about 0 s left")
     progress.finished(
@@ -420,7 +423,7 @@ def test_progress_says_enough_and_not_too_much() -> None:
         "  about 51 s left",
         "t0002  b 1  failed (3/6): PruningError: no  about 38 s left",
     ]
-    progress.group_done("t0003", 2.0, {**metrics, "macs_ratio": 0.5, "fine_tunings_undone": 1})
+    progress.group_done("t0003", Goal(2.0), {**metrics, "macs_ratio": 0.5, "fine_tunings_undone": 1})
     assert "t0003  b 2  conv1: fine-tuning was undone, its loss was not finite" in lines[4], "never held back"
 
 

@@ -32,7 +32,7 @@ def test_the_start_is_the_best_of_the_tried_ratios_within_bounds(best, ratio):
 
 def test_prefix_masks_keep_the_highest_scores():
     scores = np.array([0.1, 3.0, 2.0, -1.0])
-    masks = prefix_masks(scores, 1)
+    masks = prefix_masks(scores, np.arange(1, 5))
     assert masks.shape == (len(RATIOS), 4)
     assert masks[0].tolist() == [False, True, False, False]
     assert masks[RATIOS.index(0.78)].tolist() == [True, True, True, False]

@@ -224,6 +224,7 @@ class BaselineRunner:
             method=job.method,
             seed=job.seed,
             b=job.row.record.b,
+            target_macs=job.row.record.target_macs,
             repaired=network.repaired,
             filter_keep_ratio=sum(widths(network.model).values()) / self._base_filters,
             macs_ratio=cost.macs / self._base_cost.macs,

@@ -186,7 +186,7 @@ def _commands(export: Export) -> list[str]:
         "",
         "All settings: `config.yaml` in the run folder, or `rlprune.load(...).config` of the network file.",
         "",
-        f"Seed {export.record.seed}, b = {export.record.b}. Versions: "
+        f"Seed {export.record.seed}, {export.record.goal.text(' = ')}. Versions: "
         + ", ".join(f"{name} {version}" for name, version in _versions(export.network).items() if version)
         + ".",
     ]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlprune.errors import ResultsError
+from rlprune.results.goal import Goal
 from rlprune.results.record import TrialRecord
 
 RECORDS, TEST, NETWORKS = "compare.jsonl", "compare_test.jsonl", "compare"
@@ -55,13 +56,14 @@ class BaselineRecord:
         trial: The trial whose network is matched.
         method: How filters were chosen; ``+repair`` where least squares repaired what reads the cut ones.
         seed: Which repetition, from 0.
-        b: Drop bound of the trial.
+        b: Drop bound of the trial, or None where it had a target.
         repaired: Whether least squares repaired the network.
         accuracy_val_cut: Accuracy on val before fine-tuning.
         epochs: Passes over train of its fine-tuning, or of its training from scratch.
         learning_rate: Peak rate of it.
         network: Its file, relative to the run folder.
         on_test: What test says of it, at the end of the comparison only.
+        target_macs: The target of the trial, as a share of the base model's MACs.
     """
 
     trial: str
@@ -84,6 +86,12 @@ class BaselineRecord:
     widths: dict[str, int] = field(default_factory=dict)
     seconds: float | None = None
     on_test: TestFigures | None = None
+    target_macs: float | None = None
+
+    @property
+    def goal(self) -> Goal:
+        """What the trial was after."""
+        return Goal(self.b, self.target_macs)
 
     @property
     def key(self) -> Key:
@@ -164,6 +172,7 @@ def own_record(
         method=OWN,
         seed=0,
         b=row.b,
+        target_macs=row.target_macs,
         repaired=repaired,
         accuracy_val_cut=None,
         epochs=epochs,

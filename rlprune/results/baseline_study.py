@@ -1,4 +1,4 @@
-"""Several comparisons in one table: means over seeds with 95 % intervals, for each drop bound."""
+"""Several comparisons in one table: means over seeds with 95 % intervals, for each goal."""
 
 import csv
 import io
@@ -12,6 +12,7 @@ from rlprune.results.baseline_record import OWN, TUNED_BASE
 from rlprune.results.baseline_table import REFERENCE_FACTOR
 from rlprune.results.compared import COMPARED
 from rlprune.results.frontier import hypervolume
+from rlprune.results.goal import Goal
 from rlprune.results.interval import mean_interval
 from rlprune.results.markdown import Columns, interval_text, markdown_table, method_text, number
 
@@ -26,7 +27,7 @@ class Point:
     trial: str
     method: str
     seed: int
-    b: float
+    goal: Goal
     macs_ratio: float
     accuracy: float
     drop: float
@@ -60,7 +61,7 @@ def _point(run: int, row: dict[str, str]) -> Point:
         trial=row["trial"],
         method=row["method"],
         seed=int(row["seed"]),
-        b=float(row["b"]),
+        goal=Goal(*(float(text) if (text := row.get(name)) else None for name in ("b", "target_macs"))),
         macs_ratio=float(row["macs_ratio"]),
         accuracy=float(row["accuracy_test"]),
         drop=float(row["drop_test"]),
@@ -70,14 +71,14 @@ def _point(run: int, row: dict[str, str]) -> Point:
 
 @dataclass(frozen=True)
 class StudyEntry:
-    """A method at a drop bound, on test.
+    """A method at a drop bound or a target, on test.
 
     Attributes:
         n: Independent repetitions: runs; of one run alone the repetitions of the method.
         ahead: By how many points the run's own network is more accurate than the method's at the same row.
     """
 
-    b: float
+    goal: Goal
     method: str
     n: int
     macs_ratio: float
@@ -88,14 +89,14 @@ class StudyEntry:
 
 
 def study_entries(points: Sequence[Point]) -> list[StudyEntry]:
-    """The methods at each drop bound, the most accurate first."""
+    """The methods at each drop bound and target, the most accurate first."""
     own = {(point.run, point.trial): point.accuracy for point in points if point.method == OWN}
-    groups: dict[tuple[float, str], list[Point]] = {}
+    groups: dict[tuple[Goal, str], list[Point]] = {}
     for point in points:
-        groups.setdefault((point.b, point.method), []).append(point)
+        groups.setdefault((point.goal, point.method), []).append(point)
     found = [
         StudyEntry(
-            b=b,
+            goal=goal,
             method=method,
             n=len(_by_unit(group)),
             macs_ratio=fmean(point.macs_ratio for point in group),
@@ -104,9 +105,9 @@ def study_entries(points: Sequence[Point]) -> list[StudyEntry]:
             drop_tuned=_over_units(group, lambda point: point.drop_tuned),
             ahead=_over_units(group, lambda point: own[point.run, point.trial] - point.accuracy),
         )
-        for (b, method), group in groups.items()
+        for (goal, method), group in groups.items()
     ]
-    return sorted(found, key=lambda entry: (entry.b, -entry.accuracy[0], entry.method))
+    return sorted(found, key=lambda entry: (entry.goal.place, -entry.accuracy[0], entry.method))
 
 
 def _by_unit(points: Iterable[Point]) -> list[list[Point]]:
@@ -134,7 +135,7 @@ class StudyVolume:
 
 def study_volumes(points: Sequence[Point]) -> tuple[list[StudyVolume], float]:
     """The hypervolume of the methods that have networks at every row of every run, and the reference drop."""
-    reference = REFERENCE_FACTOR * max((point.b for point in points), default=1.0)
+    reference = REFERENCE_FACTOR * max((point.goal.b for point in points if point.goal.b), default=1.0)
     rows = {(point.run, point.trial) for point in points if point.method == OWN}
     found = []
     for method in dict.fromkeys(point.method for point in points if point.method != TUNED_BASE):
@@ -173,7 +174,7 @@ def study_markdown(points: Sequence[Point]) -> str:
 
 
 ENTRY_COLUMNS: Columns = {
-    "b": lambda entry: number(entry.b, "g"),
+    "b": lambda entry: entry.goal.cell,
     "method": lambda entry: method_text(entry.method, OWN),
     "n": lambda entry: str(entry.n),
     "MACs %": lambda entry: number(100 * entry.macs_ratio, ".1f"),

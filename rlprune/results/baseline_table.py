@@ -10,6 +10,7 @@ from typing import Any
 
 from rlprune.results.baseline_record import OWN, TUNED_BASE, BaselineRecord, Key
 from rlprune.results.frontier import hypervolume
+from rlprune.results.goal import Goal
 from rlprune.results.interval import mean_interval
 from rlprune.results.markdown import Columns, interval_text, markdown_table, method_text, number
 
@@ -17,6 +18,7 @@ CSV_FIELDS = (
     "method",
     "trial",
     "b",
+    "target_macs",
     "seed",
     "macs_ratio",
     "params_ratio",
@@ -79,7 +81,7 @@ class Entry:
 
     trial: str
     method: str
-    b: float | None
+    goal: Goal
     n: int
     macs_ratio: float
     params_ratio: float
@@ -114,7 +116,7 @@ def _entry(group: Sequence[BaselineRecord], known: Mapping[Key, BaselineRecord])
     return Entry(
         trial=first.trial,
         method=first.method,
-        b=first.b,
+        goal=first.goal,
         n=len(group),
         macs_ratio=fmean(record.macs_ratio for record in group),
         params_ratio=fmean(record.params_ratio for record in group),
@@ -217,7 +219,7 @@ def comparison_markdown(records: Sequence[BaselineRecord], base: Sequence[str]) 
 
 
 ENTRY_COLUMNS: Columns = {
-    "b": lambda entry: number(entry.b, "g"),
+    "b": lambda entry: entry.goal.cell,
     "row": lambda entry: entry.trial,
     "method": lambda entry: method_text(entry.method, OWN),
     "MACs %": lambda entry: number(100 * entry.macs_ratio, ".1f"),

@@ -12,7 +12,7 @@ from rlprune.results.curves import read_curves, trials_with_curves
 from rlprune.results.folder import CONFIG, RunFolder
 from rlprune.results.frontier import choose, objectives
 from rlprune.results.record import TrialRecord
-from rlprune.results.table import base_lines, latency_notes, legend_lines, trials_count
+from rlprune.results.table import base_lines, legend_lines, row_notes, trials_count
 
 IMPORTANCES = "importances.json"
 """Optuna's importances: ``trials``, and ``objectives``: objective -> setting -> mean, low and high."""
@@ -43,7 +43,7 @@ def page_data(
         "base": _base(records),
         "base_widths": next((record.base_widths for record in records if record.base_widths), {}),
         "frontier_note": "\n".join([*base_lines(rows)[:-1], *legend_lines(chosen, max_drop, "")]),
-        "table_note": " ".join([f"{base_lines(rows)[-1]}.", *latency_notes(rows)]),
+        "table_note": " ".join([f"{base_lines(rows)[-1]}.", *row_notes(rows)]),
         "baselines": read_compared(folder.path),
         "curves": {
             trial: read_curves(folder.path, trial) for trial in [*ended, *going_on] if trial in learned
@@ -78,7 +78,8 @@ def _summary(records: Sequence[TrialRecord], going_on: Sequence[str]) -> str:
 def _row(folder: RunFolder, record: TrialRecord, on_frontier: bool, chosen: bool) -> dict[str, Any]:
     """A record as JSON holds it, with its place and its commands."""
     known = json.loads(record.to_json())
-    settings = {"pruning.b": record.b, **record.settings} if record.settings else {}
+    bound = {} if record.b is None else {"pruning.b": record.b}
+    settings = {**bound, **record.settings} if record.settings else {}
     return {
         **known,
         "settings": settings,

@@ -44,7 +44,7 @@ def filters_png(rows: Sequence[TrialRecord]) -> bytes | None:
 
 
 def _name(row: TrialRecord) -> str:
-    return row.trial if row.b is None else f"{row.trial}, b = {row.b:g}"
+    return f"{row.trial}, {row.goal.text(' = ')}" if any(row.goal) else row.trial
 
 
 def rewards_png(trial: str, curves: Sequence[Mapping[str, Any]]) -> bytes | None:

@@ -39,7 +39,7 @@ def population_png(records: Sequence[TrialRecord]) -> bytes:
     """A lane for each member over the steps; its colour says whose network it has, arrows who copied whom.
 
     Args:
-        records: All records of the run; those of one b stand together.
+        records: All records of the run; those of one goal stand together.
 
     Returns:
         A PNG file. No state of matplotlib is changed.
@@ -47,7 +47,7 @@ def population_png(records: Sequence[TrialRecord]) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    members = sorted(records, key=lambda record: (_first_b(record), record.trial))
+    members = sorted(records, key=lambda record: (record.target_macs or 0.0, _first_b(record), record.trial))
     lanes = {record.trial: position for position, record in enumerate(members)}
     figure = Figure(figsize=(8, 1.2 + _INCHES_A_LANE * len(members)), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
@@ -56,7 +56,7 @@ def population_png(records: Sequence[TrialRecord]) -> bytes:
     for record in members:
         _draw_lane(axes, record, lanes, known[record.trial])
         _draw_arrows(axes, record, lanes)
-    axes.set_yticks(range(len(members)), [f"{record.trial}  b {_span(record)}" for record in members])
+    axes.set_yticks(range(len(members)), [f"{record.trial}  {_span(record)}" for record in members])
     axes.invert_yaxis()
     axes.set_xlabel("steps done (groups, then the final fine-tuning); at the end: drop on val, MACs")
     axes.margins(x=0.16)
@@ -66,13 +66,15 @@ def population_png(records: Sequence[TrialRecord]) -> bytes:
 
 
 def _first_b(record: TrialRecord) -> float:
-    return float(record.lineage[0]["b"] if record.lineage else record.b or 0.0)
+    return float((record.lineage[0]["b"] if record.lineage else record.b) or 0.0)
 
 
 def _span(record: TrialRecord) -> str:
-    """The b that a member began and ended with."""
+    """The target of a member, or the b that it began and ended with."""
     ended = record.b or 0.0
-    return f"{ended:g}" if _first_b(record) == ended else f"{_first_b(record):g} → {ended:.3g}"
+    if record.target_macs is not None or _first_b(record) == ended:
+        return record.goal.text()
+    return f"b {_first_b(record):g} → {ended:.3g}"
 
 
 def _draw_lane(

@@ -11,12 +11,14 @@ from typing import Any, get_args, get_origin, get_type_hints
 import numpy as np
 
 from rlprune.errors import ResultsError
+from rlprune.results.goal import Goal
 
 STATUSES = ("COMPLETE", "FAILED", "STOPPED")
 
 FRONTIER_FIELDS = (
     "trial",
     "b",
+    "target_macs",
     "seed",
     "filter_keep_ratio",
     "macs_ratio",
@@ -61,16 +63,18 @@ MEASURED_FIELDS = (
 class TrialRecord:
     """What is known of one trial; None (or an empty text or collection) is what is not known.
 
-    Accuracies, drops and ``b`` are percentage points; ratios are fractions of the base; latencies are
-    milliseconds a batch of 1 or 256 images; ``network`` is a path relative to the run folder; the tuned base
-    is the base model after as many epochs of fine-tuning as a pruned network gets. ``lineage`` says what
-    a member of a population has taken from others: after which ``step``, from which ``donor`` (empty for its
-    own start), and the ``b`` and ``settings`` that it went on with.
+    Accuracies, drops and ``b`` are percentage points; ratios are fractions of the base, like ``target_macs``,
+    the goal of trials without a ``b``; latencies are milliseconds a batch of 1 or 256 images; ``network`` is
+    a path relative to the run folder; the tuned base is the base model after as many epochs of fine-tuning
+    as a pruned network gets. ``lineage`` says what a member of a population has taken from others: after
+    which ``step``, from which ``donor`` (empty for its own start), and the ``b`` and ``settings`` that it
+    went on with.
     """
 
     status: str
     trial: str = ""
     b: float | None = None
+    target_macs: float | None = None
     seed: int | None = None
     filter_keep_ratio: float | None = None
     macs_ratio: float | None = None
@@ -107,6 +111,11 @@ class TrialRecord:
     groups: list[dict[str, Any]] = field(default_factory=list)
     seconds: float | None = None
     error: str = ""
+
+    @property
+    def goal(self) -> Goal:
+        """What the trial is after."""
+        return Goal(self.b, self.target_macs)
 
     def to_json(self) -> str:
         """One line of strict JSON; a number that is not finite is not known, and becomes null."""

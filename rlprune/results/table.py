@@ -41,7 +41,7 @@ def _milliseconds(base: float | None, pruned: float | None) -> str:
 
 
 COLUMNS = (
-    Column("b", lambda row: _number(row.b, "g")),
+    Column("b", lambda row: row.goal.cell),
     Column("filters %", lambda row: _number(row.filter_keep_ratio, ".1f", 100)),
     Column("MACs %", lambda row: _number(row.macs_ratio, ".1f", 100)),
     Column("params %", lambda row: _number(row.params_ratio, ".1f", 100)),
@@ -83,7 +83,7 @@ def frontier_table(rows: Sequence[TrialRecord], max_drop: float | None, width: i
             lines += _wrapped(
                 [", ".join(f"{column.heading} {text}" for column, text in rest)], width, "      "
             )
-    lines += _wrapped([*legend_lines(chosen, max_drop, "> "), *latency_notes(rows)], width)
+    lines += _wrapped([*legend_lines(chosen, max_drop, "> "), *row_notes(rows)], width)
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -158,6 +158,13 @@ def legend_lines(chosen: TrialRecord | None, max_drop: float | None, mark: str) 
     return [f"no network keeps the drop on val within {max_drop:g} points"]
 
 
+def row_notes(rows: Sequence[TrialRecord]) -> list[str]:
+    """What has to be said of single rows: targets for drop bounds, latencies that did not fall."""
+    targets = any(row.target_macs is not None for row in rows)
+    said = ["to N % in the place of b: the trial came down to that share of the MACs, whatever the drop"]
+    return [*said * targets, *latency_notes(rows)]
+
+
 def frontier_markdown(rows: Sequence[TrialRecord], max_drop: float | None) -> str:
     """The frontier as a Markdown table with the base line above it; the row to deploy is bold."""
     if not rows:
@@ -168,7 +175,7 @@ def frontier_markdown(rows: Sequence[TrialRecord], max_drop: float | None) -> st
     for row in rows:
         texts = [column.text(row) for column in COLUMNS]
         lines.append(_markdown_row([f"**{text}**" for text in texts] if row is chosen else texts))
-    notes = [*legend_lines(chosen, max_drop, "Bold: "), *latency_notes(rows)]
+    notes = [*legend_lines(chosen, max_drop, "Bold: "), *row_notes(rows)]
     legend = [text for line in notes for text in ("", _escaped(line))]
     return "\n".join([*lines, *legend]) + "\n"
 
@@ -207,5 +214,5 @@ def trials_line(records: Sequence[TrialRecord]) -> str:
     for record in records:
         if record.status == "FAILED":
             first_line = record.error.strip().split("\n", 1)[0] or "no error was recorded"
-            lines.append(f"  {record.trial} (b = {_number(record.b, 'g')}): {first_line}")
+            lines.append(f"  {record.trial} ({record.goal.text(' = ')}): {first_line}")
     return "\n".join(lines)

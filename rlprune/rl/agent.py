@@ -112,7 +112,7 @@ class Agent:
             "reward_max": float(rewards.max()),
             "reward_std": float(rewards.std()),
             "keep_mean": float(keep.mean()),
-            "mode_kept": int(_mode(keep, self._record.context.multiple).sum()),
+            "mode_kept": int(_mode(keep, self._record.context.allowed).sum()),
             "entropy": float(entropy.mean()),
         }
         self._history.append(report)
@@ -125,7 +125,7 @@ class Agent:
         keep = self._module().keep_probabilities()
         masks, rewards = self._record.ranking()
         return AgentOutcome(
-            mode=_mode(keep, self._record.context.multiple),
+            mode=_mode(keep, self._record.context.allowed),
             keep_probabilities=keep,
             masks=masks,
             rewards=rewards,
@@ -219,8 +219,8 @@ def _is_saved(iteration: int, config: AgentConfig) -> bool:
     return every > 0 and (iteration % every == 0 or iteration == config.iterations)
 
 
-def _mode(keep_probabilities: NDArray[np.float64], multiple: int) -> NDArray[np.bool_]:
-    return with_allowed_counts((keep_probabilities > 0.5)[None], keep_probabilities, multiple)[0]
+def _mode(keep_probabilities: NDArray[np.float64], allowed: NDArray[np.int64]) -> NDArray[np.bool_]:
+    return with_allowed_counts((keep_probabilities > 0.5)[None], keep_probabilities, allowed)[0]
 
 
 def _cloned(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""How many filters a group may keep: any number above 0, or multiples of one that the hardware likes."""
+"""How many filters a group may keep: any number above 0, multiples of what hardware likes, or a few."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,14 +9,14 @@ def allowed_counts(n_filters: int, multiple: int) -> NDArray[np.int64]:
     return np.unique([*range(multiple, n_filters + 1, multiple), n_filters])
 
 
-def nearest_counts(kept: NDArray[np.integer], n_filters: int, multiple: int) -> NDArray[np.int64]:
-    """The allowed count nearest to each of ``kept`` ``(m,)``; of two as near, the larger."""
-    allowed = allowed_counts(n_filters, multiple)[::-1]
-    return allowed[np.abs(np.asarray(kept)[:, None] - allowed).argmin(axis=1)]
+def nearest_counts(kept: NDArray[np.integer], allowed: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The allowed count (sorted) nearest to each of ``kept`` ``(m,)``; of two as near, the larger."""
+    largest_first = allowed[::-1]
+    return largest_first[np.abs(np.asarray(kept)[:, None] - largest_first).argmin(axis=1)]
 
 
 def with_allowed_counts(
-    masks: NDArray[np.bool_], scores: NDArray[np.floating], multiple: int
+    masks: NDArray[np.bool_], scores: NDArray[np.floating], allowed: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
     """Masks that keep an allowed number of filters, the nearest: never none.
 
@@ -26,13 +26,13 @@ def with_allowed_counts(
     Args:
         masks: bool (m, f).
         scores: (f,); higher = keep.
-        multiple: Counts are multiples of this number, or f.
+        allowed: The counts, sorted, all above 0.
 
     Returns:
         bool (m, f); the same array where nothing had to be changed.
     """
     kept = masks.sum(axis=1)
-    wanted = nearest_counts(kept, masks.shape[1], multiple)
+    wanted = nearest_counts(kept, allowed)
     if np.array_equal(wanted, kept):
         return masks
     ranks = np.empty(masks.shape[1], dtype=np.int64)

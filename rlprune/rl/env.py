@@ -25,7 +25,7 @@ class FilterPruningVectorEnv(gymnasium.vector.VectorEnv):
 
     The filters are the same in every episode, so the observation is the constant 0; what the policy knows of
     the filters is ``task.context``. A mask without any 1 would empty the group: the filter with the highest
-    importance score is kept in its place; where counts must be multiples, the nearest such mask is judged.
+    importance score is kept in its place; where not every count is allowed, the nearest such mask is judged.
 
     Attributes:
         reset_pending: True from an episode's end until the next reset.
@@ -79,7 +79,7 @@ class FilterPruningVectorEnv(gymnasium.vector.VectorEnv):
         if masks.shape != self.action_space.shape:
             raise ValueError(f"actions must have the shape {self.action_space.shape}; got {masks.shape}")
         context = self.task.context
-        masks = with_allowed_counts(masks, context.scores, context.multiple)
+        masks = with_allowed_counts(masks, context.scores, context.allowed)
         rewards = np.asarray(self.task.rewards(masks), dtype=np.float64)
         self.reset_pending = True
         return self._observations(), rewards, ~none, none, {}

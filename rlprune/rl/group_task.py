@@ -1,30 +1,13 @@
-"""The task of one agent: a group's masks, judged by the reward engine and the paper's reward."""
+"""The task of one agent: a group's masks, judged by the reward engine and by what the trial is after."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlprune.config import PruningConfig
-from rlprune.pruning.cost import GroupCost
 from rlprune.pruning.reward_engine import RewardEngine
 from rlprune.pruning.screening import screened_losses
-from rlprune.rl.reward import pruning_reward
+from rlprune.rl.objective import Objective
 from rlprune.rl.task import FilterContext
-
-
-def efficiency_counts(
-    efficiency: str, cost: GroupCost, kept: NDArray[np.integer]
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """What phi compares: the count with all filters of the group, and with ``kept`` ``(m,)`` of them.
-
-    Args:
-        efficiency: ``filters`` counts the group's filters; ``macs`` and ``params`` count the whole network's.
-        cost: The network's cost as a function of the kept filters.
-        kept: Kept filters of each mask.
-    """
-    if efficiency == "filters":
-        return np.array(cost.n_filters, dtype=float), np.asarray(kept, dtype=float)
-    count = {"macs": cost.macs, "params": cost.params}[efficiency]
-    return count(np.array(cost.n_filters)), count(kept)
 
 
 def expected_drop(
@@ -53,10 +36,9 @@ class GroupTask:
         self,
         engine: RewardEngine,
         context: FilterContext,
-        cost: GroupCost,
         pruning: PruningConfig,
+        objective: Objective,
         *,
-        b: float,
         spent: float,
     ) -> None:
         """Joins what is needed.
@@ -64,13 +46,12 @@ class GroupTask:
         Args:
             engine: Measures the group's masks.
             context: What the policy may know of the filters.
-            cost: The network's cost as a function of the kept filters.
-            pruning: What phi counts, its weight, and how many images a subset has.
-            b: The drop bound in this group's reward, percentage points.
+            pruning: How many images a subset has, and what fine-tuning is expected to win back.
+            objective: From drops and kept filters to rewards.
             spent: The drop so far, percentage points.
         """
-        self._engine, self._context, self._cost = engine, context, cost
-        self._pruning, self._b, self._spent = pruning, b, spent
+        self._engine, self._context, self._objective = engine, context, objective
+        self._pruning, self._spent = pruning, spent
         self._drawn = np.arange(engine.n_images)
         self._whole: float | None = None
 
@@ -94,7 +75,7 @@ class GroupTask:
         self._whole = None
 
     def rewards(self, masks: NDArray[np.bool_]) -> NDArray[np.floating]:
-        """The paper's reward of each mask ``(m, f)``: float64 ``(m,)``."""
+        """The reward of each mask ``(m, f)``: float64 ``(m,)``."""
         if self._screens:
             share = self._pruning.screening
             lost = screened_losses(self._engine, self._drawn, masks, share, self._reward)
@@ -111,5 +92,4 @@ class GroupTask:
     def _reward(self, lost: NDArray[np.floating], masks: NDArray[np.bool_]) -> NDArray[np.floating]:
         """The reward of each mask from what it loses on the reward images, percentage points ``(m,)``."""
         drop = expected_drop(self._spent, lost, self._pruning.recovery)
-        total, kept = efficiency_counts(self._pruning.efficiency, self._cost, masks.sum(1))
-        return pruning_reward(drop, self._b, total, kept, self._pruning.efficiency_weight)
+        return self._objective.rewards(np.asarray(drop), masks.sum(1))

@@ -12,16 +12,16 @@ LEAST, MOST = 0.15, 0.9
 """Bounds of the starting keep probability: near 0 and 1 a policy has hardly a gradient."""
 
 
-def prefix_masks(scores: NDArray[np.floating], multiple: int) -> NDArray[np.bool_]:
+def prefix_masks(scores: NDArray[np.floating], allowed: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Masks of the filters with the highest scores, one for each of :data:`RATIOS`: bool ``(r, f)``.
 
     Args:
         scores: ``(f,)``.
-        multiple: Each keeps a multiple of this many filters, or all.
+        allowed: How many filters each may keep, sorted.
     """
     ranks = np.empty(len(scores), dtype=int)
     ranks[np.argsort(-scores, kind="stable")] = np.arange(len(scores))
-    counts = nearest_counts(np.rint(np.array(RATIOS) * len(scores)).astype(int), len(scores), multiple)
+    counts = nearest_counts(np.rint(np.array(RATIOS) * len(scores)).astype(int), allowed)
     return ranks[None, :] < counts[:, None]
 
 
@@ -36,5 +36,7 @@ def measured_start(task: PruningTask, rng: np.random.Generator) -> float:
         A probability between :data:`LEAST` and :data:`MOST`.
     """
     task.redraw(rng)
-    rewards = task.rewards(prefix_masks(task.context.scores, task.context.multiple))
-    return float(np.clip(RATIOS[int(np.argmax(rewards))], LEAST, MOST))
+    allowed = task.context.allowed
+    rewards = task.rewards(prefix_masks(task.context.scores, allowed))
+    ratio = np.clip(RATIOS[int(np.argmax(rewards))], *allowed[[0, -1]] / task.n_filters)
+    return float(np.clip(ratio, LEAST, MOST))

@@ -15,13 +15,13 @@ class FilterContext:
         features: float32 (f, d), one row of statistics a filter, each column with mean 0 and deviation 1.
         weights: float32 (f, k), each filter's weights, flattened.
         scores: float32 (f,), importance in any unit; a higher score means that the filter should stay.
-        multiple: A mask keeps a multiple of this many filters, or all of them.
+        counts: How many filters a mask may keep, int64, sorted; None: any number but 0.
     """
 
     features: NDArray[np.float32]
     weights: NDArray[np.float32]
     scores: NDArray[np.float32]
-    multiple: int = 1
+    counts: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         n_filters = len(self.scores)
@@ -34,6 +34,11 @@ class FilterContext:
                 )
             if not np.isfinite(array).all():
                 raise ValueError(f"{name} holds values that are not finite")
+
+    @property
+    def allowed(self) -> NDArray[np.int64]:
+        """How many filters a mask may keep, sorted."""
+        return np.arange(1, len(self.scores) + 1) if self.counts is None else self.counts
 
 
 class PruningTask(Protocol):

@@ -18,7 +18,7 @@ class Standing:
 
     Attributes:
         trial: Its name.
-        b: Its drop bound.
+        b: Its drop bound; None where it has a target.
         settings: Its settings on the way there.
         score: See :func:`rlprune.results.step_report.score`.
         drop_val: Drop on val, percentage points.
@@ -26,7 +26,7 @@ class Standing:
     """
 
     trial: str
-    b: float
+    b: float | None
     settings: dict[str, Any]
     score: float
     drop_val: float

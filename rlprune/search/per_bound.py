@@ -1,4 +1,4 @@
-"""One scheduler for each drop bound: trials of different b are never compared."""
+"""One scheduler for each goal: trials of different b or targets are never compared."""
 
 from collections.abc import Callable
 from typing import Any

@@ -95,12 +95,12 @@ class _Population(PopulationBasedTraining):
         b = self._explored_b(trial_to_clone)
         return self._own(trial, trial_to_clone, b, settings), operations
 
-    def _explored_b(self, donor: Trial) -> float:
-        """The b that a copy of a donor goes on with."""
-        b: float = donor.config["b"]
+    def _explored_b(self, donor: Trial) -> float | None:
+        """The b that a copy of a donor goes on with; None where the members have a target."""
+        b: float | None = donor.config["b"]
         return b
 
-    def _own(self, trial: Trial, donor: Trial, b: float, settings: dict[str, Any]) -> dict[str, Any]:
+    def _own(self, trial: Trial, donor: Trial, b: float | None, settings: dict[str, Any]) -> dict[str, Any]:
         """The assignment of a copy: its own name and seed, the donor's b and settings as explored."""
         own = Assignment(**trial.config)
         state = self._trial_state[trial]

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from rlprune.results.goal import Goal
 from rlprune.results.record import TrialRecord
 
 SECONDS_BETWEEN_LINES = 3.0
@@ -35,7 +36,7 @@ class SearchProgress:
         """
         self._show, self._show_group, self._clock = show, show_group or show, clock
         self._total, self._finished = total, 0
-        self._best: dict[float | None, TrialRecord] = {}
+        self._best: dict[Goal, TrialRecord] = {}
         for record in recorded:
             self._count(record)
         self._steps: dict[str, tuple[int, int]] = {}  # of each running trial: steps done, steps in all
@@ -43,7 +44,7 @@ class SearchProgress:
         self._began = clock()
         self._last_line = float("-inf")
 
-    def group_done(self, trial: str, b: float, metrics: Mapping[str, Any]) -> None:
+    def group_done(self, trial: str, goal: Goal, metrics: Mapping[str, Any]) -> None:
         """A trial has done one of its steps; ``metrics`` are those of ``StepReport.to_metrics``."""
         step, n_steps = metrics["step"], metrics["n_steps"]
         before = self._steps.get(trial, (step - 1, n_steps))[0]
@@ -51,15 +52,15 @@ class SearchProgress:
         self._steps[trial] = step, n_steps
         if metrics.get("fine_tunings_undone"):
             self._show(
-                f"{trial}  b {b:g}  {metrics['group']}: fine-tuning was undone, its loss was not finite; "
-                "lower finetune.learning_rate"
+                f"{trial}  {goal.text()}  {metrics['group']}: fine-tuning was undone, its loss was not "
+                "finite; lower finetune.learning_rate"
             )
         now = self._clock()
         if metrics.get("done") or now - self._last_line < SECONDS_BETWEEN_LINES:
             return
         self._last_line = now
         self._show_group(
-            f"{trial}  b {b:g}  step {step}/{n_steps}  {metrics['group']}:"
+            f"{trial}  {goal.text()}  step {step}/{n_steps}  {metrics['group']}:"
             f" {metrics['kept']}/{metrics['filters']} filters  drop {metrics['drop_val']:+.2f}"
             f"  MACs {100 * metrics['macs_ratio']:.1f} %{self._left()}"
         )
@@ -72,22 +73,24 @@ class SearchProgress:
         """A trial has a row."""
         self._count(record)
         self._steps.pop(record.trial, None)
-        line = f"{record.trial}  b {record.b:g}  {record.status.lower()} ({self._finished}/{self._total})"
+        line = (
+            f"{record.trial}  {record.goal.text()}  {record.status.lower()} ({self._finished}/{self._total})"
+        )
         if record.status == "COMPLETE":
             took = "" if record.seconds is None else f"  {record.seconds:.0f} s"
             line += f"  drop {_number(record.drop_val, '+.2f')}  MACs {_percent(record.macs_ratio)}{took}"
         elif record.error:
             line += f": {first_line(record.error)}"
-        best = self._best.get(record.b)
+        best = self._best.get(record.goal)
         if best is not None and best is not record:
-            line += f"  (best at b {record.b:g}: MACs {_percent(best.macs_ratio)}, {best.trial})"
+            line += f"  (best at {record.goal.text()}: {_figure(best)}, {best.trial})"
         self._show(line + self._left())
 
     def _count(self, record: TrialRecord) -> None:
         self._finished += 1
-        best = self._best.get(record.b)
-        if record.status == "COMPLETE" and (best is None or _macs(record) < _macs(best)):
-            self._best[record.b] = record
+        best = self._best.get(record.goal)
+        if record.status == "COMPLETE" and (best is None or _rank(record) < _rank(best)):
+            self._best[record.goal] = record
 
     def _left(self) -> str:
         """How long the rest may take, if it goes on at the pace of this process so far."""
@@ -114,8 +117,16 @@ def first_line(text: str) -> str:
     return text.strip().partition("\n")[0]
 
 
-def _macs(record: TrialRecord) -> float:
-    return float("inf") if record.macs_ratio is None else record.macs_ratio
+def _rank(record: TrialRecord) -> float:
+    """The less, the better among trials of one goal: the MACs within a bound, the drop at a target."""
+    value = record.macs_ratio if record.target_macs is None else record.drop_val
+    return float("inf") if value is None else value
+
+
+def _figure(record: TrialRecord) -> str:
+    if record.target_macs is None:
+        return f"MACs {_percent(record.macs_ratio)}"
+    return f"drop {_number(record.drop_val, '+.2f')}"
 
 
 def _number(value: float | None, form: str) -> str:

@@ -124,7 +124,7 @@ class TrialRecorder(tune.Callback, tune.Stopper):
     def _step_done(self, trial: Trial, result: dict[str, Any]) -> None:
         assignment = Assignment(**trial.config)
         if "step" in result:  # otherwise a trial that ended without doing anything
-            self._progress.group_done(assignment.trial, assignment.b, result)
+            self._progress.group_done(assignment.trial, assignment.goal, result)
             self._board.add(assignment.trial, result, result[AGENT_HISTORY])
 
     def _end_of_trial(self, trial: Trial) -> None:

@@ -24,7 +24,6 @@ def going_on(folder: RunFolder, journal: Journal, assignment: Assignment) -> Ass
     if own is not None:
         with fetched(own) as checkpoint:
             known = read_record(checkpoint)
-        assert known.b is not None
         assignment = dataclasses.replace(
             assignment, b=known.b, settings=known.settings, lineage=known.lineage, checkpoint=str(own)
         )

@@ -114,7 +114,7 @@ def run_trials(
         going = partial(going_on, folder, journal)
         searcher = GridOptunaSearch(config, study_place(config, folder.path), going)
         searcher.reconcile(folder.records())
-        total = len(config.search.b_grid) * config.search.num_samples
+        total = config.search.n_trials
         shown = SearchProgress(progress, total, folder.records(), show_group=group_progress)
         recorder = TrialRecorder(folder, searcher, shown, others_may_copy=config.search.is_population)
         recover_finished(recorder, searcher)

@@ -15,6 +15,7 @@ from rlprune.results.step_report import score
 from rlprune.search.journal import Journal
 from rlprune.search.per_bound import PerBound
 from rlprune.search.population import BanditPopulation, BoundPopulation, FrontPopulation
+from rlprune.search.trainable import Assignment
 
 _NEVER = 10**6  # steps; a trial ends by itself
 _WHOLE_FRONT = "front"
@@ -34,19 +35,15 @@ def make_scheduler(config: Config, journal: Journal, records: Iterable[TrialReco
         return None
     if name == "asha":
         known = list(records)
-        return PerBound(lambda key: Asha(config, [each for each in known if _of(each.b) == key]), _bound_of)
+        return PerBound(lambda key: Asha(config, [each for each in known if each.goal.key == key]), _goal_of)
     if name == "mo-pbt":
         return PerBound(lambda key: FrontPopulation(config, journal, key), lambda trial: _WHOLE_FRONT)
     population = {"pbt": BoundPopulation, "pb2": BanditPopulation}[name]
-    return PerBound(lambda key: population(config, journal, key), _bound_of)
+    return PerBound(lambda key: population(config, journal, key), _goal_of)
 
 
-def _bound_of(trial: Trial) -> str:
-    return _of(trial.config["b"])
-
-
-def _of(b: float | None) -> str:
-    return f"b={b!r}"
+def _goal_of(trial: Trial) -> str:
+    return Assignment(**trial.config).goal.key
 
 
 class Asha(ASHAScheduler):
@@ -99,7 +96,7 @@ def all_pending(config: Config) -> Iterator[None]:
     name = "TUNE_MAX_PENDING_TRIALS_PG"
     before = os.environ.get(name)
     if config.search.is_population:
-        os.environ[name] = str(len(config.search.b_grid) * config.search.num_samples)
+        os.environ[name] = str(config.search.n_trials)
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Which trial comes next: exactly ``num_samples`` for every b, in one Optuna study that survives a kill.
+"""Which trial comes next: exactly ``num_samples`` for every b and target, in one study that survives a kill.
 
 The study lives in an SQLite file, and every ask is written there before its trial starts: the number of an
 ask is the number of its trial, so names, seeds and counts are the same however often a run is resumed. Ray's
@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from rlprune.config import Config
 from rlprune.errors import ResultsError
+from rlprune.results.goal import Goal, goals_of
 from rlprune.results.record import TrialRecord
 from rlprune.search.samplers import make_sampler
-from rlprune.search.space import B, distributions
+from rlprune.search.space import TARGET, B, distributions
 from rlprune.search.study_storage import StudyPlace, open_storage
 from rlprune.search.trainable import Assignment
 from rlprune.seeding import child_seed
@@ -49,7 +51,7 @@ def trial_number(name: str) -> int:
 
 
 class GridOptunaSearch(OptunaSearch):
-    """Fixes b for each ask, the one with the fewest trials first, and lets Optuna sample the rest."""
+    """Fixes b or the target for each ask, the one with the fewest trials first; Optuna samples the rest."""
 
     def __init__(self, config: Config, place: StudyPlace, go_on: Callable[[Assignment], Assignment]) -> None:
         """Open the study, or make it.
@@ -81,7 +83,7 @@ class GridOptunaSearch(OptunaSearch):
 
     @property
     def _total(self) -> int:
-        return len(self._config.search.b_grid) * self._config.search.num_samples
+        return self._config.search.n_trials
 
     @property
     def _sampler_name(self) -> str:
@@ -92,14 +94,14 @@ class GridOptunaSearch(OptunaSearch):
         return self.study.get_trials(deepcopy=False, states=states or None)
 
     def is_complete(self) -> bool:
-        """Whether every b has its trials and all of them have ended."""
-        return self._next_b() is None and not self._trials(TrialState.RUNNING, TrialState.WAITING)
+        """Whether every goal has its trials and all of them have ended."""
+        return self._next_goal() is None and not self._trials(TrialState.RUNNING, TrialState.WAITING)
 
-    def _next_b(self) -> float | None:
-        """The b with the fewest trials; None if every b has enough. Failed and stopped trials count."""
-        counts = Counter(_b_of(trial) for trial in self._trials())
-        b = min(self._config.search.b_grid, key=lambda b: counts[b])
-        return b if counts[b] < self._config.search.num_samples else None
+    def _next_goal(self) -> Goal | None:
+        """The one with the fewest trials; None if each has enough. Failed and stopped trials count."""
+        counts = Counter(_goal_of(trial) for trial in self._trials())
+        goal = min(goals_of(self._config.search), key=lambda goal: counts[goal])
+        return goal if counts[goal] < self._config.search.num_samples else None
 
     def ask(self) -> Assignment | None:
         """The next trial to run, first those that an earlier process left unfinished; None at the end."""
@@ -114,15 +116,22 @@ class GridOptunaSearch(OptunaSearch):
         seed = child_seed(self._config.seed, "sampler", number)
         self.study.sampler = make_sampler(self._sampler_name, seed, self._total)
         name = trial_name(number)
-        again = self._trials()[number].state == TrialState.RUNNING
-        settings = dict(self._suggest_again(number) if again else self.study.ask(self._space).params)
+        asked = self._trials()[number]
+        again, space = asked.state == TrialState.RUNNING, self._space_of(_goal_of(asked))
+        settings = dict(self._suggest_again(number, space) if again else self.study.ask(space).params)
         assignment = Assignment(
             trial=name,
-            b=settings.pop(B),
+            b=settings.pop(B, None),
+            target_macs=settings.pop(TARGET, None),
             seed=child_seed(self._config.seed, "trial", number),
             settings=settings,
         )
         return self._go_on(assignment) if again else assignment
+
+    def _space_of(self, goal: Goal) -> dict[str, BaseDistribution]:
+        """What is drawn for a trial: of b and the target, only the one that it has."""
+        without = B if goal.b is None else TARGET
+        return {name: found for name, found in self._space.items() if name != without}
 
     def _next_number(self) -> int | None:
         if self._unfinished:
@@ -130,16 +139,16 @@ class GridOptunaSearch(OptunaSearch):
         waiting = self._trials(TrialState.WAITING)  # enqueued by a process that was killed before it asked
         if waiting:
             return waiting[0].number
-        b = self._next_b()
-        if b is None:
+        goal = self._next_goal()
+        if goal is None:
             return None
-        self.study.enqueue_trial({B: b})
+        self.study.enqueue_trial({TARGET: goal.target_macs} if goal.b is None else {B: goal.b})
         return len(self._trials()) - 1
 
-    def _suggest_again(self, number: int) -> dict[str, Any]:
+    def _suggest_again(self, number: int, space: dict[str, BaseDistribution]) -> dict[str, Any]:
         """The settings of a trial that was asked for before; what a kill kept from the file is sampled."""
         trial = optuna.Trial(self.study, self._trials()[number]._trial_id)
-        return {name: trial._suggest(name, distribution) for name, distribution in self._space.items()}
+        return {name: trial._suggest(name, distribution) for name, distribution in space.items()}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The config of Tune's next trial, or FINISHED; None as long as the members of a population go on.
@@ -226,5 +235,7 @@ class GridOptunaSearch(OptunaSearch):
         return {}
 
 
-def _b_of(trial: FrozenTrial) -> float:
-    return trial.params.get(B, trial.system_attrs.get("fixed_params", {}).get(B))
+def _goal_of(trial: FrozenTrial) -> Goal:
+    """What a trial was enqueued with, or has been given since."""
+    fixed = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    return Goal(fixed.get(B), fixed.get(TARGET))

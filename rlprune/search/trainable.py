@@ -12,11 +12,12 @@ from ray import tune
 
 from rlprune.config import Config
 from rlprune.errors import ModelError
+from rlprune.results.goal import Goal
 from rlprune.results.step_report import score
 from rlprune.search.checkpoint import read_state, undamaged_at_or_before, write_checkpoint
 from rlprune.search.parts import AT_THE_START, part_path, read_part, write_part
 from rlprune.search.resources import share_of_this_node
-from rlprune.search.space import trial_config
+from rlprune.search.space import goal_settings, trial_config
 from rlprune.storage import fetched
 
 if TYPE_CHECKING:
@@ -40,27 +41,35 @@ class Assignment:
 
     Attributes:
         trial: Its name, for example ``t0003``.
-        b: Drop bound in percentage points.
+        b: Drop bound in percentage points; None for a trial with a target.
         seed: Its seed.
         settings: Sampled settings, dotted name -> value.
         checkpoint: Folder of the checkpoint to go on from, a path or a URL; empty to start afresh.
         lineage: What it has taken from other members of its population; see ``TrialRecord.lineage``.
+        target_macs: Share of the base model's MACs to come down to; None for a trial with a drop bound.
     """
 
     trial: str
-    b: float
+    b: float | None
     seed: int
     settings: dict[str, Any]
     checkpoint: str = ""
     lineage: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    target_macs: float | None = None
 
     def for_record(self) -> dict[str, Any]:
         """The fields of the trial's record that the assignment knows."""
-        return {name: getattr(self, name) for name in ("trial", "b", "seed", "settings", "lineage")}
+        names = ("trial", "b", "target_macs", "seed", "settings", "lineage")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def goal(self) -> Goal:
+        """What the trial is after."""
+        return Goal(self.b, self.target_macs)
 
     def to_config(self, config: Config) -> Config:
         """The settings of this trial, given those of the run."""
-        return trial_config(config, {**self.settings, "pruning.b": self.b, "seed": self.seed})
+        return trial_config(config, {**self.settings, **goal_settings(self.goal), "seed": self.seed})
 
 
 def arrays_of(model: "nn.Module") -> Weights:

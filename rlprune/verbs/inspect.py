@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NOTE = (
     "Losses and rewards: the base model on {images} images of '{split}' with one group cut and all else "
-    "whole, at b = {b:g}; lost alone: points of accuracy; if flipped: what turning this filter round adds to "
+    "whole, {goal}; lost alone: points of accuracy; if flipped: what turning this filter round adds to "
     "the reward of the trial's mask."
 )
 
@@ -66,11 +66,8 @@ def inspect(arguments: argparse.Namespace) -> int:
     check_trusted(config, folder.path, arguments.trust_code)
     bench, base = _base(config, folder)
     groups = {group.name: group for group in bench.groups(base)}
-    say(
-        NOTE.format(
-            images=config.pruning.reward_images, split=config.pruning.reward_split, b=config.pruning.b
-        )
-    )
+    goal = "minus the drop" if config.pruning.has_target else f"at b = {config.pruning.b:g}"
+    say(NOTE.format(images=config.pruning.reward_images, split=config.pruning.reward_split, goal=goal))
     top = arguments.top or (5 if arguments.group is None else 20)
     for name in names:
         _known("group of the base model", name, groups)
@@ -143,6 +140,7 @@ def _trial_config(folder: RunFolder, record: TrialRecord, arguments: argparse.Na
         "device": arguments.device,
         "pruning.reward_images": arguments.images,
         "pruning.b": record.b,
+        "pruning.target_macs": record.target_macs,
         "seed": record.seed,
     }
     settings = {**record.settings, **{name: value for name, value in given.items() if value is not None}}

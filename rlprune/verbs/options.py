@@ -1,7 +1,7 @@
 """Options that set settings, shared by the verbs."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from rlprune.config_loading import field_help
@@ -15,6 +15,7 @@ OPTIONS = {
     "--base": "base.checkpoint",
     "--allow-weak-base": "base.allow_weak",
     "--b": "pruning.b",
+    "--target-macs": "pruning.target_macs",
     "--keep-whole": "pruning.keep_whole",
     "--round-to": "pruning.round_to",
     "--b-grid": "search.b_grid",
@@ -35,11 +36,15 @@ OPTIONS = {
 }
 """Short options and the settings that they set."""
 
+IN_SEARCH = {"--target-macs": "search.target_macs"}
+"""Options that in a search set a grid."""
+
 COMMON = ("--data", "--model", "--base", "--allow-weak-base", "--seed", "--device", "--max-drop")
 RUN = (*COMMON, "--keep-whole", "--round-to", "--storage-path", "--name")
 SEARCH = (
     *RUN,
     "--b-grid",
+    "--target-macs",
     "--num-samples",
     "--sampler",
     "--study-storage",
@@ -57,8 +62,9 @@ def settings_verb(
     name: str,
     text: str,
     options: Sequence[str],
+    others: Mapping[str, str] | None = None,
 ) -> argparse.ArgumentParser:
-    """A verb that takes settings."""
+    """A verb that takes settings; ``others`` are options that set another setting than elsewhere."""
     verb = subparsers.add_parser(name, help=text, description=text)
     verb.add_argument("--config", metavar="YAML", help="file with the settings that differ from the defaults")
     verb.add_argument(
@@ -71,7 +77,7 @@ def settings_verb(
         help="any setting by its dotted name (see: rlprune settings); several may follow",
     )
     for option in options:
-        setting = OPTIONS[option]
+        setting = {**OPTIONS, **(others or {})}[option]
         text = setting_help(setting)
         if setting == "base.allow_weak":
             verb.add_argument(option, dest=setting, action="store_const", const="true", help=text)
@@ -103,5 +109,9 @@ def setting_help(setting: str) -> str:
 def overrides_of(arguments: argparse.Namespace) -> list[str]:
     """The settings that the options set, as texts ``a.b=value``; ``--set`` comes last and wins."""
     given = vars(arguments)
-    named = [f"{setting}={given[setting]}" for setting in OPTIONS.values() if given.get(setting) is not None]
+    named = [
+        f"{setting}={given[setting]}"
+        for setting in (*OPTIONS.values(), *IN_SEARCH.values())
+        if given.get(setting) is not None
+    ]
     return [*named, *given.get("settings", [])]

@@ -28,7 +28,12 @@ PRUNE_STATE = "state.pt"
 
 def register(subparsers: Subparsers) -> None:
     """Adds the verb."""
-    verb = settings_verb(subparsers, "prune", "one run with one drop bound, without Ray Tune", (*RUN, "--b"))
+    verb = settings_verb(
+        subparsers,
+        "prune",
+        "one run at one drop bound or target, without Ray Tune",
+        (*RUN, "--b", "--target-macs"),
+    )
     verb.add_argument("--resume", action="store_true", help="go on with the run of this --name")
     add_trust_option(verb)
     add_loudness_options(verb)

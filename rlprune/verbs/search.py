@@ -8,7 +8,7 @@ from rlprune.job import Job
 from rlprune.results.folder import RunFolder
 from rlprune.results.record import TrialRecord
 from rlprune.verbs.console import add_loudness_options, is_verbose, say, say_detail
-from rlprune.verbs.options import SEARCH, Subparsers, add_trust_option, settings_verb
+from rlprune.verbs.options import IN_SEARCH, SEARCH, Subparsers, add_trust_option, settings_verb
 from rlprune.verbs.whole_run import start_or_resume
 
 if TYPE_CHECKING:
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 def register(subparsers: Subparsers) -> None:
     """Adds the verb."""
     verb = settings_verb(
-        subparsers, "search", "search over drop bounds and settings with Ray Tune and Optuna", SEARCH
+        subparsers,
+        "search",
+        "search over drop bounds, targets and settings with Ray Tune and Optuna",
+        SEARCH,
+        IN_SEARCH,
     )
     verb.add_argument("--resume", action="store_true", help="go on with the run of this --name")
     add_trust_option(verb)

@@ -2,12 +2,18 @@
 
 const BASE_COLOUR = 'var(--quiet)';
 const colourOf = (index) => `var(--series-${index % 6})`;
-const bounds = [...new Set(report.rows.map((row) => row.b))].filter(Number.isFinite).sort((a, b) => a - b);
-const boundColour = (b) => (bounds.includes(b) ? colourOf(bounds.indexOf(b)) : BASE_COLOUR);
+
+// What a trial is after: a drop bound b, or a target of MACs; the bounds come first.
+const hasTarget = (row) => Number.isFinite(row.target_macs);
+const goalOf = (row) => (hasTarget(row) ? `to ${percent(row.target_macs)} % MACs` : `b = ${general(row.b)}`);
+const goals = [...new Set(report.rows.filter((row) => hasTarget(row) || Number.isFinite(row.b))
+  .sort((one, other) => hasTarget(one) - hasTarget(other) || one.b - other.b || one.target_macs - other.target_macs)
+  .map(goalOf))];
+const goalColour = (row) => (goals.includes(goalOf(row)) ? colourOf(goals.indexOf(goalOf(row))) : BASE_COLOUR);
 
 function facts(row) {
   const pairs = [
-    ['b', general(row.b)], ['MACs', `${percent(row.macs_ratio)} %`], ['filters', `${percent(row.filter_keep_ratio)} %`],
+    [hasTarget(row) ? 'target' : 'b', hasTarget(row) ? `${percent(row.target_macs)} % MACs` : general(row.b)], ['MACs', `${percent(row.macs_ratio)} %`], ['filters', `${percent(row.filter_keep_ratio)} %`],
     ['params', `${percent(row.params_ratio)} %`], ['accuracy val', number(row.accuracy_val)],
     ['drop val', interval(row, 'val')],
   ];
@@ -41,12 +47,16 @@ function baselinePoints() {
     .filter((point) => Number.isFinite(point.macs) && Number.isFinite(point.accuracy));
 }
 
+// A dot of its colour for each goal.
+function goalLegend() {
+  return goals.map((goal, index) => ['circle', colourOf(index), goal]);
+}
 
 function frontierLegend() {
-  const entries = bounds.map((b) => ['circle', boundColour(b), `b = ${general(b)}`]);
+  const entries = goalLegend();
   entries.push(['circle', 'var(--ink)', 'val'], ['square', 'var(--ink)', 'test', { hollow: true }],
     ['star', BASE_COLOUR, 'base model']);
-  methods.forEach((method, index) => entries.push(['diamond', colourOf(bounds.length + index), method, { hollow: true }]));
+  methods.forEach((method, index) => entries.push(['diamond', colourOf(goals.length + index), method, { hollow: true }]));
   legend(document.querySelector('#frontier .legend'), entries);
 }
 
@@ -97,7 +107,7 @@ function drawPoint(plot, point, onSelect) {
   const x = plot.x(point.macs) + (split === 'test' ? 5 : 0); // so that the two intervals can be told apart
   const y = plot.y(point.accuracy);
   const look = { hollow: split === 'test', faint: !row.on_frontier, r: row.on_frontier ? 5.5 : 4 };
-  const colour = boundColour(row.b);
+  const colour = goalColour(row);
   if (row.on_frontier && point.low !== null && point.high !== null) {
     const ends = { x1: x, x2: x, y1: plot.y(point.low), y2: plot.y(point.high) };
     plot.node.append(svg('line', { class: 'interval', stroke: colour, ...ends }));
@@ -112,7 +122,7 @@ function drawPoint(plot, point, onSelect) {
 
 function drawBaseline(plot, point, lowest) {
   const [x, y] = [plot.x(point.macs), plot.y(Math.max(point.accuracy, lowest))];
-  const colour = colourOf(bounds.length + methods.indexOf(point.entry.method));
+  const colour = colourOf(goals.length + methods.indexOf(point.entry.method));
   plot.node.append(
     mark('diamond', x, y, colour, { hollow: true, r: 4 }),
     target(x, y, `${point.entry.method} (${point.split})`, Object.entries(point.entry.shown)),
@@ -127,7 +137,7 @@ function milliseconds(row, batch) {
 
 const COLUMNS = [
   { heading: 'trial', value: (row) => row.trial, text: (row) => (row.chosen ? `${row.trial} (deploy)` : row.trial), left: true },
-  { heading: 'b', value: (row) => row.b, text: (row) => general(row.b) },
+  { heading: 'b', value: (row) => row.b ?? row.target_macs, text: (row) => (hasTarget(row) ? `to ${percent(row.target_macs)} %` : general(row.b)) },
   { heading: 'filters %', value: (row) => row.filter_keep_ratio, text: (row) => percent(row.filter_keep_ratio) },
   { heading: 'MACs %', value: (row) => row.macs_ratio, text: (row) => percent(row.macs_ratio) },
   { heading: 'params %', value: (row) => row.params_ratio, text: (row) => percent(row.params_ratio) },

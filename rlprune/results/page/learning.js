@@ -86,7 +86,7 @@ function showSettings() {
   const rows = report.rows.filter((row) => row.status === 'COMPLETE');
   if (!report.settings.length || !rows.length) return;
   const place = section('settings');
-  legend(place.querySelector('.legend'), bounds.map((b) => ['circle', boundColour(b), `b = ${general(b)}`]));
+  legend(place.querySelector('.legend'), goalLegend());
   place.querySelector('#settings-note').textContent = report.settings_note;
   chooser(place, MEASURES.map((measure) => measure.name), (index) => place.querySelector('.panels').replaceChildren(
     ...report.settings.map((setting) => settingPanel(setting, rows, MEASURES[index]))));
@@ -113,7 +113,7 @@ function drawSetting(width, setting, rows, measure) {
     svg('text', { x: plot.x(index), y: plot.box.bottom + 16, 'text-anchor': 'middle' }, choice)));
   rows.forEach((row) => {
     const [left, top] = [plot.x(position(row)), plot.y(measure.of(row))];
-    plot.node.append(mark('circle', left, top, boundColour(row.b), { r: 4 }),
+    plot.node.append(mark('circle', left, top, goalColour(row), { r: 4 }),
       target(left, top, row.trial, [[setting.name, String(row.settings[setting.name])], ...facts(row).slice(0, 2),
         ['drop val', interval(row, 'val')]]));
   });

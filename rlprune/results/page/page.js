@@ -4,7 +4,7 @@ function showFailures() {
   const failed = report.rows.filter((row) => row.error);
   if (!failed.length) return;
   section('failures').querySelector('.entries').replaceChildren(...failed.map((row) => html('details', {},
-    html('summary', {}, html('strong', {}, row.trial), ` (b = ${general(row.b)}): ${row.error.trim().split('\n', 1)[0]}`),
+    html('summary', {}, html('strong', {}, row.trial), ` (${goalOf(row)}): ${row.error.trim().split('\n', 1)[0]}`),
     html('pre', {}, row.error))));
 }
 

@@ -1,0 +1,180 @@
+"""A trial that is to come down to a target of MACs: what each group can spare, and what is asked of each.
+
+Before the first group is cut, every group's loss is measured at a dozen counts of filters on the base model.
+From these curves follows, for each mask of a group, what the groups after it will have to lose for the target
+to be reached; see :class:`rlprune.rl.objective.MacsTarget`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from rlprune.config import Config, PruningConfig
+from rlprune.errors import ConfigError
+from rlprune.group_agent import filter_context
+from rlprune.pruning.allocation import SLACK, Allocation, LossCurve
+from rlprune.pruning.groups import FilterGroup
+from rlprune.pruning.width_cost import WidthCost
+from rlprune.rl.counts import allowed_counts
+from rlprune.rl.objective import MacsTarget
+from rlprune.rl.start import prefix_masks
+from rlprune.seeding import generator
+from rlprune.workbench import Workbench
+
+_DRAWS = 2
+"""Subsets of the reward images that a curve is the mean over."""
+_KNOWN = 16
+"""Counts of a group at which the loss of the groups after it is worked out, the others are interpolated."""
+
+
+def targets_of(config: Config) -> tuple[float, ...]:
+    """The targets that the settings name, of a run or of a search's trials."""
+    own = (config.pruning.target_macs,) if config.pruning.has_target else ()
+    return (*own, *config.search.target_macs)
+
+
+def check_reachable(
+    targets: Iterable[float],
+    model: nn.Module,
+    groups: Sequence[FilterGroup],
+    example: torch.Tensor,
+    round_to: int,
+) -> None:
+    """Refuses targets that the network does not reach with the fewest filters in every group.
+
+    Args:
+        targets: Fractions of the network's MACs.
+        model: The network, uncut.
+        groups: Its groups.
+        example: One normalised input batch ``(n, c, h, w)``.
+        round_to: See ``pruning.round_to``.
+
+    Raises:
+        ConfigError: With the least fraction that can be reached.
+    """
+    cost = WidthCost(model, groups, example)
+    least = {group.name: int(allowed_counts(group.n_filters, round_to)[0]) for group in groups}
+    ratio = cost.macs(least) / cost.whole
+    missed = [f"{target:g}" for target in targets if target * (1 + SLACK) < ratio]
+    if missed:
+        raise ConfigError(
+            f"target_macs {', '.join(missed)} cannot be reached: with {round_to} filter(s) in each of the "
+            f"{len(groups)} groups that may be cut, and all others whole, {ratio:.3f} of the MACs are left; "
+            "choose a larger target, or another network"
+        )
+
+
+class TargetPlan:
+    """The curves of a trial, and what follows from them for each group in turn."""
+
+    def __init__(self, pruning: PruningConfig, curves: Mapping[str, LossCurve], target: float) -> None:
+        """Takes what was measured or stored.
+
+        Args:
+            pruning: The trial's settings.
+            curves: What the base model loses by each group.
+            target: MACs to come down to.
+        """
+        self._pruning, self._curves, self._target = pruning, curves, target
+
+    @classmethod
+    def measured(
+        cls, config: Config, bench: Workbench, base: nn.Module, groups: Sequence[FilterGroup]
+    ) -> "TargetPlan":
+        """The plan of a trial that begins.
+
+        Args:
+            config: The trial's settings.
+            bench: Its images and device.
+            base: The base model.
+            groups: Its groups.
+        """
+        curves = {group.name: _loss_curve(config, bench, base, group) for group in groups}
+        return cls(config.pruning, curves, config.pruning.target_macs * bench.cost(base).macs)
+
+    def objective(
+        self,
+        model: nn.Module,
+        groups: Sequence[FilterGroup],
+        name: str,
+        rest: Iterable[str],
+        example: torch.Tensor,
+    ) -> MacsTarget:
+        """What the masks of a group are judged by.
+
+        Args:
+            model: The network as it is now.
+            groups: Its groups.
+            name: The group that is to be cut.
+            rest: The groups after it.
+            example: One normalised input batch ``(n, c, h, w)``.
+        """
+        cost = WidthCost(model, groups, example)
+        allocation = Allocation(cost, {other: self._curves[other] for other in rest})
+        n_filters = next(group.n_filters for group in groups if group.name == name)
+        counts = self._useful(cost, allocation, name, allowed_counts(n_filters, self._pruning.round_to))
+        known = counts[np.unique(np.linspace(0, len(counts) - 1, _KNOWN).round().astype(int))]
+        rest_loss = np.array([allocation.least_loss({name: int(kept)}, self._target) for kept in known])
+        return MacsTarget(counts, known, (1 - self._pruning.recovery) * rest_loss)
+
+    def _useful(self, cost: WidthCost, allocation: Allocation, name: str, counts: np.ndarray) -> np.ndarray:
+        """The counts that leave the target within reach; of those that reach it alone only the largest."""
+        limit = self._target * (1 + SLACK)
+        within_reach = [allocation.least_macs({name: int(kept)}) <= limit for kept in counts]
+        enough = [cost.macs({name: int(kept)}) <= limit for kept in counts]
+        assert within_reach[0], "the groups before have left the target within reach"
+        first = sum(enough) - 1 if any(enough) else 0
+        return counts[first : sum(within_reach)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The curves as lists of numbers."""
+        return {
+            "target": self._target,
+            "curves": {
+                name: {"kept": curve.kept.tolist(), "losses": curve.losses.tolist()}
+                for name, curve in self._curves.items()
+            },
+        }
+
+    @classmethod
+    def from_state(cls, pruning: PruningConfig, state: Mapping[str, Any]) -> "TargetPlan":
+        """The inverse of :meth:`state_dict`."""
+        curves = {
+            name: LossCurve(np.array(curve["kept"]), np.array(curve["losses"]))
+            for name, curve in state["curves"].items()
+        }
+        return cls(pruning, curves, state["target"])
+
+
+def _loss_curve(config: Config, bench: Workbench, base: nn.Module, group: FilterGroup) -> LossCurve:
+    """What the base model loses where a group keeps its most important filters only, so many of them."""
+    context, calibration = filter_context(config, bench, base, group)
+    counts = allowed_counts(group.n_filters, config.pruning.round_to)
+    masks = np.unique(
+        np.concatenate(
+            [
+                np.arange(group.n_filters)[None] >= 0,
+                prefix_masks(context.scores, counts),
+                prefix_masks(context.scores, counts[:1]),
+            ]
+        ),
+        axis=0,
+    )
+    rng, engine = (
+        generator(config.seed, "loss curve", group.name),
+        bench.reward_engine(base, group, calibration),
+    )
+    losses = np.zeros(len(masks))
+    wanted = min(config.pruning.reward_images, engine.n_images)
+    for _ in range(_DRAWS):
+        engine.use_images(np.sort(rng.choice(engine.n_images, size=wanted, replace=False)))
+        losses += (engine.whole_accuracy() - engine.accuracies(masks)) / _DRAWS
+    kept = masks.sum(1)
+    order = np.argsort(-kept)
+    rising = np.maximum.accumulate(
+        np.where(kept[order] == group.n_filters, 0.0, np.maximum(losses[order], 0.0))
+    )
+    return LossCurve(kept[order][::-1].astype(np.int64), rising[::-1])

@@ -1,0 +1,96 @@
+"""Where a network gives up MACs at the least loss: how many filters each of several groups keeps."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlprune.pruning.width_cost import WidthCost
+
+_HALVINGS = 40
+_RATES = (1e-6, 1e6)
+"""Points of accuracy a nat of MACs: no trade-off of networks lies outside."""
+SLACK = 1e-9
+"""Share of the MACs that rounding may add: a target is a float, MACs are products of floats."""
+
+
+@dataclass(frozen=True, eq=False)
+class LossCurve:
+    """What a network loses where one group keeps fewer filters.
+
+    Attributes:
+        kept: Counts of filters, int64 ``(r,)``, rising; the last is all of them.
+        losses: Percentage points ``(r,)``, never rising, the last one 0.
+    """
+
+    kept: NDArray[np.int64]
+    losses: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        assert (np.diff(self.kept) > 0).all()
+        assert (np.diff(self.losses) <= 0).all()
+        assert self.losses[-1] == 0
+
+
+class Allocation:
+    """Several groups that are still to be cut; what they lose is taken to add up."""
+
+    def __init__(self, cost: WidthCost, curves: Mapping[str, LossCurve]) -> None:
+        """Measures what each group saves by itself.
+
+        Args:
+            cost: The MACs of the network as it is now.
+            curves: The groups that may be cut.
+        """
+        self._cost, self._curves = cost, curves
+        longest = max((len(curve.kept) for curve in curves.values()), default=0)
+        shape = (len(curves), longest)
+        self._losses, self._saved = np.zeros(shape), np.zeros(shape)  # padded with 'whole'
+        for row, (name, curve) in enumerate(curves.items()):
+            macs = np.array([cost.macs({name: int(kept)}) for kept in curve.kept])
+            self._losses[row, : len(macs)] = curve.losses
+            self._saved[row, : len(macs)] = np.log(cost.whole / macs)
+
+    def least_macs(self, fixed: Mapping[str, int]) -> float:
+        """The fewest MACs that can be reached where other groups keep ``fixed`` filters."""
+        return self._cost.macs({**fixed, **{name: int(c.kept[0]) for name, c in self._curves.items()}})
+
+    def least_loss(self, fixed: Mapping[str, int], target: float) -> float:
+        """The least loss at which the groups bring the network down to ``target`` MACs; inf if they cannot.
+
+        All groups give up accuracy at the same rate: one that lost less for the same saving would be cut
+        first. The rate is found by bisection, and what lies between two choices of counts interpolated.
+
+        Args:
+            fixed: Filters that other groups keep.
+            target: MACs.
+        """
+        limit = target * (1 + SLACK)
+        if self._cost.macs(fixed) <= limit:
+            return 0.0
+        if self.least_macs(fixed) > limit:
+            return float("inf")
+        low, high = np.log(_RATES)
+        above, below = self._at(low, fixed), self._at(high, fixed)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            found = self._at(middle, fixed)
+            if found[1] > limit:
+                low, above = middle, found
+            else:
+                high, below = middle, found
+        if above[1] <= limit:  # free of charge
+            return above[0]
+        share = np.log(above[1] / target) / np.log(above[1] / below[1])
+        return float(above[0] + min(share, 1.0) * (below[0] - above[0]))
+
+    def _at(self, log_rate: float, fixed: Mapping[str, int]) -> tuple[float, float]:
+        """Loss and MACs where every group gives up accuracy at a rate."""
+        chosen = np.argmin(self._losses - np.exp(log_rate) * self._saved, axis=1)
+        counts = {
+            name: int(curve.kept[min(index, len(curve.kept) - 1)])
+            for (name, curve), index in zip(self._curves.items(), chosen, strict=True)
+        }
+        loss = self._losses[np.arange(len(chosen)), chosen].sum()
+        return float(loss), self._cost.macs({**fixed, **counts})
