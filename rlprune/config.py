@@ -121,7 +121,9 @@ class PruningConfig:
         "everything else stays in the precision that is set",
     )
     cache_mib: float = setting(
-        0.0, "MiB of layer outputs that a reward engine keeps (0: a quarter of the free memory)", low=0
+        0.0,
+        "MiB of layer outputs that a reward engine keeps (0: a quarter of what is free, on a CPU up to 128)",
+        low=0,
     )
     budget: str = setting(
         "spread",

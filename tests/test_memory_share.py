@@ -9,6 +9,7 @@ from rlprune.errors import PruningError
 from rlprune.pruning import memory_share
 from rlprune.pruning.memory import retried
 from rlprune.pruning.memory_share import allocator_share, available_memory, claim_share, free_memory
+from rlprune.pruning.prefix_cache import MOST_ON_A_CPU, usual_budget
 
 GIB = 2**30
 CPU = torch.device("cpu")
@@ -42,6 +43,15 @@ def test_caches_go_by_the_share_of_the_machine(monkeypatch: pytest.MonkeyPatch) 
     whole = free_memory(CPU)
     claim_share(CPU, gpus=0.0, machine=0.25)
     assert 0.2 * whole < free_memory(CPU) < 0.3 * whole
+
+
+def test_a_reward_engine_keeps_little_on_a_cpu_and_less_where_little_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory_share, "_machine_share", 1.0)
+    assert 0 < usual_budget(CPU) <= MOST_ON_A_CPU
+    claim_share(CPU, gpus=0.0, machine=1e-6)
+    assert usual_budget(CPU) < MOST_ON_A_CPU
 
 
 def machine(root: Path, cgroup: str, groups: dict[str, dict[str, str]]) -> Path:

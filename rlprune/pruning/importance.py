@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from rlprune.pruning.groups import FilterGroup, Member
-from rlprune.pruning.modes import evaluating
+from rlprune.pruning.modes import evaluating, without_gradients
 
-BATCH_IMAGES = 250
-"""Images of a forward and backward pass."""
+BATCH_IMAGES = 50
+"""Images of a forward and backward pass, whose values between the layers are all held."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def filter_statistics(
     weights = filter_weights(model, group)
     scale, shift = _batch_norm(model, group)
     moments = _ActivationMoments(group)
-    with evaluating(model):
+    with evaluating(model), without_gradients(model):
         for batch, truth in zip(inputs.split(BATCH_IMAGES), labels.split(BATCH_IMAGES), strict=True):
             moments.add(model, batch, truth)
     twin, correlation = moments.twins()

@@ -13,6 +13,8 @@ from rlprune.pruning.partition import Partition
 BLOCK_IMAGES = 500
 """Images that go through the network at a time, while memory lasts."""
 SHARE_OF_FREE_MEMORY = 0.25
+MOST_ON_A_CPU = 128 * 2**20
+"""Bytes: more is needed by the early layers of wide networks only, which cost little to compute again."""
 SAMPLE_IMAGES = 256
 """Images that the steps of bytes are read from."""
 
@@ -41,10 +43,11 @@ class PrefixCache:
             inputs: Normalised images ``(n, c, h, w)``, fp32.
             labels: Their classes ``(n,)``.
             dtype: Of the forward passes.
-            budget: Bytes that cached values may take; None: a quarter of the free memory.
+            budget: Bytes that cached values may take; None: a quarter of the free memory, on a CPU 128 MiB at
+                most.
         """
         self._part, self._inputs, self._labels, self._dtype = part, inputs, labels, dtype
-        self._budget = int(SHARE_OF_FREE_MEMORY * free_memory(inputs.device)) if budget is None else budget
+        self._budget = usual_budget(inputs.device) if budget is None else budget
         self._steps: Sequence[torch.Tensor | None] | None = None
         self.image_bytes = sum(
             value[0].numel() * value.element_size() for value in self._boundary(inputs[:1])
@@ -143,6 +146,12 @@ class PrefixCache:
         if self._steps is None:
             return values
         return tuple(as_bytes(value, step) for value, step in zip(values, self._steps, strict=True))
+
+
+def usual_budget(device: torch.device) -> int:
+    """Bytes that cached values may take where no budget is stated."""
+    budget = int(SHARE_OF_FREE_MEMORY * free_memory(device))
+    return min(budget, MOST_ON_A_CPU) if device.type == "cpu" else budget
 
 
 def _take_images(value: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

@@ -86,7 +86,7 @@ class Gram:
         return torch.arange(layer.kernel_size[axis], device=layer.weight.device) * layer.dilation[axis]
 
     def moments(self, ridge: float) -> "Moments":
-        """Mean and covariance of what was taken in, the ridge included.
+        """Mean and covariance of what was taken in, the ridge included; nothing more can be taken in then.
 
         Args:
             ridge: Added to the covariance's diagonal, as a share of the mean diagonal.
@@ -94,7 +94,8 @@ class Gram:
         if self._origin is None:
             raise PruningError("repair has seen no images: pruning.calibration_images must be at least 1")
         shift = self._sum / self._rows
-        covariance = self._products / self._rows - torch.outer(shift, shift)
+        # in place: 512 channels under a 3 x 3 kernel are 85 MB
+        covariance = self._products.div_(self._rows).addr_(shift, shift, alpha=-1)
         smallest = torch.finfo(torch.float32).tiny
         covariance.diagonal().add_(ridge * covariance.diagonal().mean() + smallest)
         return Moments(self._origin + shift, covariance)
