@@ -158,7 +158,37 @@ def agent_report(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-REPORTS = {"agent": agent_report, "engine": engine_report, "fidelity": fidelity_report}
+def repair_report(rows: list[Row]) -> str:
+    """Everything that one file of records of ``bench_repair.py`` says, as Markdown."""
+    runs, found = of_kind(rows, "run"), of_kind(rows, "repair")
+    ratios = list(found[0]["accuracies"]["none"])
+    heads = [f"keep {float(ratio):g}: none / channel / patch" for ratio in ratios]
+    masks = len(found[0]["accuracies"]["none"][ratios[0]])
+    lines = [
+        f"{where_from(runs)}; mean accuracy on {runs[0]['images']} reward images over {masks} random masks a "
+        f"keep ratio, percentage points; {CLOCKS[runs[0]['clock']]}.",
+        "",
+        f"| group | filters | {' | '.join(heads)} | set-up, s: channel / patch | mask, ms: channel / patch |",
+        "|---|---|" + "---|" * (len(ratios) + 2),
+    ]
+    for row in found:
+        cells = []
+        for ratio in ratios:
+            means = [statistics.mean(row["accuracies"][way][ratio]) for way in ("none", "channel", "patch")]
+            cells.append(" / ".join(f"{mean:.1f}" for mean in means))
+        cells.append(" / ".join(f"{row['set_up'][way]:.1f}" for way in ("channel", "patch")))
+        solves = [1000 * statistics.median(row["solves"][way]) for way in ("channel", "patch")]
+        cells.append(" / ".join(f"{solve:.0f}" for solve in solves))
+        lines.append(f"| {row['group']} | {row['filters']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+REPORTS = {
+    "agent": agent_report,
+    "engine": engine_report,
+    "fidelity": fidelity_report,
+    "repair": repair_report,
+}
 """By the first word of a file's name in docs/reward."""
 
 

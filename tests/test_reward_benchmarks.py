@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import tiny_network
 import torch
+import torch.nn.functional as F
 from scipy.stats import kendalltau, spearmanr
+from torch import nn
 
 from rlprune.config_loading import load_config
 from rlprune.data import DataSplits
-from rlprune.pruning.groups import find_groups
+from rlprune.pruning.groups import Member, find_groups
 
 ROOT = Path(__file__).parents[1]
 
@@ -76,6 +78,22 @@ def test_shares_of_an_agents_time_by_hand() -> None:
     text = agent_report([run | {"iterations": 2, "images": 300}, row])
     assert "revision ccccccc+changes; 300 images" in text
     assert text.endswith("| g | 4 | 16 | 1000 [1000, 1000] | 250 [200, 300] | 25 % | 5.0 % |")
+
+
+def test_channel_wise_repair_of_a_copied_filter_is_exact() -> None:
+    from bench_repair import channel_repair
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3)).eval()
+    model.requires_grad_(False)
+    model[0].weight[3], model[0].bias[3] = model[0].weight[1], model[0].bias[1]
+    images = torch.randn(16, 3, 9, 9)
+    inputs = model[1](model[0](images))
+    mask = np.array([True, True, True, False])
+    member = Member("2", "consumer", np.arange(4)[:, None])
+    repair = channel_repair(model, member, images, ridge=1e-6)(mask)
+    repaired = F.conv2d(inputs[:, :3], repair.weight, repair.bias)
+    torch.testing.assert_close(repaired, model[2](inputs), atol=1e-4, rtol=0)
 
 
 @pytest.mark.ray
