@@ -183,7 +183,37 @@ def repair_report(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def convolution_report(rows: list[Row]) -> str:
+    """Everything that one file of records of ``bench_convolutions.py`` says, as Markdown."""
+    runs, layers = of_kind(rows, "run"), of_kind(rows, "layer")
+    blocks = list(layers[0]["times"])
+    ways = list(layers[0]["times"][blocks[0]])
+    lines = [
+        f"{where_from(runs)}; GMAC/s, best of {runs[0]['runs']}; {CLOCKS[runs[0]['clock']]}; bf16 "
+        f"matrix-product peak {max(run['peak'] for run in runs) / 1e9:.0f} GMAC/s.",
+        "",
+        f"| layer | in, out, pixels | {' | '.join(f'{way}, {block}' for block in blocks for way in ways)} |",
+        "|---" * (2 + len(blocks) * len(ways)) + "|",
+    ]
+    for row in layers:
+        inputs, outputs, size = row["shape"]
+        rates = [
+            f"{row['macs'] * int(block) / row['times'][block][way] / 1e9:.0f}"
+            for block in blocks
+            for way in ways
+        ]
+        lines.append(f"| {row['layer']} | {inputs}, {outputs}, {size} x {size} | {' | '.join(rates)} |")
+    whole = []
+    for block in blocks:
+        for way in ways:
+            done = sum(row["macs"] * int(block) for row in layers)
+            whole.append(f"{done / sum(row['times'][block][way] for row in layers) / 1e9:.0f}")
+    lines.append(f"| all | | {' | '.join(whole)} |")
+    return "\n".join(lines)
+
+
 REPORTS = {
+    "convolutions": convolution_report,
     "agent": agent_report,
     "engine": engine_report,
     "fidelity": fidelity_report,
