@@ -1,6 +1,7 @@
 """The records of a benchmark: JSON lines that are only ever added to, so an interrupted benchmark goes on."""
 
 import json
+import re
 import shlex
 import statistics
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
+PARTS = re.compile(r" --(groups|repeats|fidelities|accuracies|kinds|ratios|epochs) \S+| --skip-agreement")
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -52,8 +54,11 @@ def command() -> str:
 
 
 def where_from(runs: list[Row]) -> str:
-    """The command, machine and revisions of the starts of a benchmark, as Markdown."""
-    commands = "\n".join(dict.fromkeys(run["command"] for run in runs))
+    """The command, machine and revisions of the starts of a benchmark, as Markdown.
+
+    Options that choose a part of the work are left out of the command.
+    """
+    commands = "\n".join(dict.fromkeys(PARTS.sub("", run["command"]) for run in runs))
     machines = "; ".join(dict.fromkeys(run["machine"] for run in runs))
     revisions = ", ".join(dict.fromkeys(run["revision"][:7] + run["revision"][40:] for run in runs))
     return f"```sh\n{commands}\n```\n\n{machines}; revision {revisions}"

@@ -88,7 +88,7 @@ def test_engines_in_bytes_are_close_to_exact_ones(network, fidelity, images, cal
 def byte_suffix(model: nn.Module, position: int, images: torch.Tensor) -> ByteSuffix:
     graph = trace(model, fold_batch_norm=True)
     part = Partition(graph, find_groups(model, images[:1])[position])
-    return ByteSuffix(part.suffix, part.boundary(images), never_negative(graph))
+    return ByteSuffix(part.suffix, [part.boundary(images)], never_negative(graph))
 
 
 def test_a_chain_of_convolutions_is_in_bytes_to_its_end(images) -> None:
@@ -125,7 +125,7 @@ def test_a_small_cache_changes_no_reward_in_bytes(images, calibration, monkeypat
     masks = random_masks(group, 5)
     more = {"dtype": torch.bfloat16, "int8": True}
     expected = make_engine(model, group, images, calibration, "raw", **more).accuracies(masks)
-    monkeypatch.setattr(prefix_cache, "BLOCK_IMAGES", 5)
+    monkeypatch.setattr(prefix_cache, "BLOCK_IMAGES", 5)  # the steps, too, are found block by block
     tight = make_engine(model, group, images, calibration, "raw", cache_bytes=0, **more)
     assert tight._images.cached_bytes == 0
     np.testing.assert_allclose(tight.accuracies(masks), expected, atol=0.05)

@@ -47,13 +47,13 @@ class ByteSuffix:
     """
 
     def __init__(
-        self, suffix: fx.GraphModule, sample: Sequence[torch.Tensor], positive: Collection[str]
+        self, suffix: fx.GraphModule, sample: Sequence[Sequence[torch.Tensor]], positive: Collection[str]
     ) -> None:
         """Decides what is held as bytes; the suffix is not changed yet.
 
         Args:
             suffix: In evaluation mode.
-            sample: Its inputs for some images.
+            sample: Its inputs for some images, in blocks.
             positive: The names of those that are never negative.
         """
         self._suffix = suffix
@@ -66,7 +66,7 @@ class ByteSuffix:
         inputs = [node for node in nodes if node.op == "placeholder"]
         held = [
             node
-            for node, value in zip(inputs, sample, strict=True)
+            for node, value in zip(inputs, sample[0], strict=True)
             if value.dim() == 4 and node.name in positive and self._read_as_bytes(node)
         ]
         origin = {node: node for node in held}
@@ -82,7 +82,8 @@ class ByteSuffix:
             if relu is not None and self._read_as_bytes(relu):
                 origin[relu] = relu
         greatest = _Greatest(suffix, set(origin.values()))
-        greatest.run(*sample)
+        for values in sample:
+            greatest.run(*values)
         steps = {node: found.clamp_min(SMALLEST) / LEVELS for node, found in greatest.found.items()}
         for node in set(origin.values()) - set(held):
             steps[node] = steps[node].amax().expand_as(steps[node])
@@ -151,5 +152,6 @@ class _Greatest(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if n in self._nodes:
-            self.found[n] = value.detach().float().amax((0, 2, 3))
+            greatest = value.detach().float().amax((0, 2, 3))
+            self.found[n] = torch.maximum(self.found.get(n, greatest), greatest)
         return value

@@ -62,9 +62,9 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._labels)
 
-    def sample(self) -> Values:
-        """The values of some images, whatever images are in use."""
-        return self._boundary(self._inputs[:SAMPLE_IMAGES])
+    def sample(self) -> list[Values]:
+        """The values of some images, block by block; always of the same images."""
+        return [self._boundary(block) for block in self._inputs[:SAMPLE_IMAGES].split(self.block_images)]
 
     def hold_bytes(self, steps: Sequence[torch.Tensor | None]) -> None:
         """Hands out values as bytes from now on, each with its steps; None for those that stay."""

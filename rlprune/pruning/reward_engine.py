@@ -115,7 +115,10 @@ class RewardEngine:
         """Turns the suffix into one of bytes, and says what its convolutions read and write."""
         if self._fidelity == "bn":  # its batch norms stand between convolutions and ReLUs
             return {}
-        suffix = ByteSuffix(self._suffix, self._images.sample(), never_negative(graph))
+        positive = never_negative(graph)
+        suffix = retried(
+            lambda: ByteSuffix(self._suffix, self._images.sample(), positive), self._images.halve_blocks
+        )
         suffix.apply()
         self._images.hold_bytes(suffix.steps)
         return suffix.formats
