@@ -1,8 +1,10 @@
 """Devices, evaluation, fitting and the base model: they learn, repeat, continue, and disturb nothing else."""
 
 import dataclasses
+import importlib
 import math
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +256,35 @@ def test_the_cache_tells_apart_what_changes_the_weights(few_digits: DataSplits, 
     assert base_path(config, few_digits) not in {base_path(changed, few_digits) for changed in other}
     renamed = dataclasses.replace(few_digits, fingerprint="other")
     assert base_path(config, renamed) != base_path(config, few_digits)
+
+
+NETWORK = """
+from torch import nn
+
+class Net(nn.Sequential):
+    pass
+
+def build(num_classes):
+    layers = nn.Conv2d(3, 4, 3), nn.{activation}(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    return Net(*layers, nn.Linear(4, num_classes))
+"""
+
+
+def test_the_cache_knows_a_users_network_by_its_code(
+    few_digits: DataSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "maker.py").write_text("from own_network import build\n")
+    config = dataclasses.replace(base_config(tmp_path), model=ModelConfig("maker:build", {}))
+    paths = []
+    for activation in ("ReLU", "ReLU", "Tanh"):
+        (tmp_path / "own_network.py").write_text(NETWORK.format(activation=activation))
+        for name in ("maker", "own_network"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        importlib.invalidate_caches()
+        paths.append(base_path(config, few_digits))
+    assert paths[0] == paths[1], "the same code"
+    assert paths[0] != paths[2], "the factory's own file is the same, that of the network's class is not"
 
 
 def test_a_base_training_starts_from_given_weights(few_digits: DataSplits, tmp_path: Path) -> None:

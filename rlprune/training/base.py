@@ -17,6 +17,8 @@ from rlprune.config import BaseConfig, Config
 from rlprune.data import DataSplits, Preprocess, image_tensor
 from rlprune.errors import ModelError
 from rlprune.models import build_model, load_state
+from rlprune.models.build import runs_foreign_code
+from rlprune.models.code import code_hash
 from rlprune.models.load import own_copy
 from rlprune.pruning.modes import evaluating
 from rlprune.seeding import child_seed
@@ -106,6 +108,8 @@ def base_path(config: Config, splits: DataSplits) -> Path:
         "seed": config.seed,
         "precision": str(resolve_precision(config.precision, device)),
     }
+    if runs_foreign_code(config.model.factory):
+        identity["code"] = code_hash(config.model.factory, _built(config, splits))
     text = json.dumps(identity, sort_keys=True)
     key = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
     name = config.model.factory.rpartition(":")[2]
