@@ -41,7 +41,8 @@ class GroupObjectives:
     """The objectives of one run: of a drop bound, spread over the groups, or of a target of MACs.
 
     Attributes:
-        order: Names of the groups in the order of pruning.
+        groups: The groups of the base model, from the input upward.
+        order: Their names in the order of pruning.
     """
 
     def __init__(self, config: Config, bench: Workbench, base: nn.Module) -> None:
@@ -57,14 +58,15 @@ class GroupObjectives:
             ModelError: The network has no prunable group.
         """
         self._config, self._bench, self._base = config, bench, base
-        groups, pruning = bench.groups(base), config.pruning
-        self._shares = group_macs(base, groups, bench.example)
-        self.order = [group.name for group in groups]
+        pruning = config.pruning
+        self.groups = bench.groups(base)
+        self._shares = group_macs(base, self.groups, bench.example)
+        self.order = [group.name for group in self.groups]
         if pruning.order == "output-downward":
             self.order.reverse()
         self._plan: TargetPlan | None = None  # measured for the first group
         if pruning.has_target:
-            check_reachable((pruning.target_macs,), base, groups, bench.example, pruning.round_to)
+            check_reachable((pruning.target_macs,), base, self.groups, bench.example, pruning.round_to)
 
     def of(
         self, model: nn.Module, groups: Sequence[FilterGroup], group: FilterGroup, sweep: int
@@ -82,7 +84,7 @@ class GroupObjectives:
             bound = dataclasses.replace(pruning, b=self._bound(group.name, sweep))
             return objective_alone(bound, model, group, example)
         if self._plan is None:
-            self._plan = TargetPlan.measured(self._config, self._bench, self._base, groups)
+            self._plan = TargetPlan.measured(self._config, self._bench, self._base, self.groups)
         rest = self.order[self.order.index(group.name) + 1 :]
         return self._plan.objective(model, groups, group.name, rest, example)
 

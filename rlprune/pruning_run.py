@@ -29,7 +29,7 @@ from rlprune.group_objective import GroupObjectives
 from rlprune.models.build import is_in_memory
 from rlprune.pruning.groups import FilterGroup
 from rlprune.pruning.repair import Moments
-from rlprune.pruning.surgery import resize_to_state
+from rlprune.pruning.surgery import groups_after_cut, resize_to_state
 from rlprune.results.environment import describe_environment
 from rlprune.results.record import TrialRecord
 from rlprune.results.step_report import StepReport
@@ -65,6 +65,7 @@ class PruningRun:
         self._comparison = Comparison(self._bench, self._base)
         self._objectives = GroupObjectives(config, self._bench, self._base)
         self._order = self._objectives.order
+        self._groups = self._objectives.groups  # of the network as it is now
         self._model = copy.deepcopy(self._base)
         self._correct = self._comparison.base_correct
         self._reports: list[StepReport] = []
@@ -119,9 +120,8 @@ class PruningRun:
 
     def _prune_group(self, name: str, part: Mapping[str, Any], on_part: OnPart) -> StepReport:
         """Agent, candidates, guard: one group."""
-        groups = self._bench.groups(self._model)
-        group = next(group for group in groups if group.name == name)
-        objective = self._objectives.of(self._model, groups, group, self._sweep)
+        group = self._group(name)
+        objective = self._objectives.of(self._model, self._groups, group, self._sweep)
         if objective.counts[0] == group.n_filters:
             return self._report(name, group.n_filters, group.n_filters, tried=0, evaluations=0)
         agent = group_agent(
@@ -148,8 +148,12 @@ class PruningRun:
             if self._is_within(candidate):
                 self._model, self._correct, mask = candidate.model, candidate.correct, candidate.mask
                 break
+        self._groups = groups_after_cut(self._groups, group, mask)
         self._agents[name] = agent_record(outcome, mask, self._agents.pop(name, None))
         return self._report(name, group.n_filters, int(mask.sum()), tried, outcome.evaluations)
+
+    def _group(self, name: str) -> FilterGroup:
+        return next(group for group in self._groups if group.name == name)
 
     def _ranked_candidates(
         self, group: FilterGroup, objective: Objective, outcome: AgentOutcome, moments: Mapping[str, Moments]
@@ -246,6 +250,9 @@ class PruningRun:
         self._correct = state["correct"].cpu().numpy()
         self._reports = [StepReport(**report) for report in state["reports"]]
         self._agents = dict(state["agents"])
+        self._groups = self._objectives.groups
+        for name, agent in self._agents.items():
+            self._groups = groups_after_cut(self._groups, self._group(name), agent["mask"].cpu().numpy())
         self._part = state["part"]
         self._objectives.load_state_dict(state.get("objectives"))
 

@@ -1,6 +1,7 @@
 """Groups, surgery, cost, repair and the reward engine against plain forward passes of several networks."""
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from rlprune.pruning.cost import GroupCost, count_cost
 from rlprune.pruning.groups import FilterGroup, Member, find_groups
 from rlprune.pruning.repair import Gram, Repairer, apply_repair, collect_moments, repair_for_mask
 from rlprune.pruning.reward_engine import STATISTICS_IMAGES, RewardEngine
-from rlprune.pruning.surgery import cut, resize_to_state
+from rlprune.pruning.surgery import cut, groups_after_cut, resize_to_state
 
 NETWORKS = {
     "vgg16_bn": lambda: vgg16_bn(width=0.125, num_classes=10, in_channels=3),
@@ -81,6 +82,57 @@ def groups(network: nn.Module, request: pytest.FixtureRequest) -> list[FilterGro
 
 
 LABELS = torch.arange(24) % 10
+
+
+class Concatenated(nn.Module):
+    """Each convolution reads what all before it have made, as in a DenseNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norms = nn.Conv2d(3, 6, 3, padding=1), nn.ModuleList()
+        self.layers, self.last, self.head = nn.ModuleList(), nn.BatchNorm2d(18), nn.Linear(18, 10)
+        for made in (6, 10, 14):
+            self.norms.append(nn.BatchNorm2d(made))
+            self.layers.append(nn.Conv2d(made, 4, 3, padding=1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        made = self.stem(images)
+        for norm, layer in zip(self.norms, self.layers, strict=True):
+            made = torch.cat([made, layer(norm(made).relu())], 1)
+        return self.head(self.last(made).relu().mean((2, 3)))
+
+
+def plain(groups: list[FilterGroup]) -> dict[str, Any]:
+    """What groups say, to be compared."""
+    return {
+        group.name: (
+            group.n_filters,
+            {(member.layer, member.role, tuple(map(tuple, member.positions))) for member in group.members},
+        )
+        for group in groups
+    }
+
+
+def check_groups_follow_the_cuts(model: nn.Module, cuts: int) -> None:
+    example, draws = torch.zeros(1, 3, 32, 32), np.random.default_rng(0)
+    groups = find_groups(model, example)
+    for number in draws.permutation(len(groups))[:cuts]:
+        group = groups[number]
+        mask = draws.random(group.n_filters) < 0.7
+        mask[:2] = True
+        cut(model, group, mask)
+        groups = groups_after_cut(groups, group, mask)
+    assert plain(groups) == plain(find_groups(model, example))
+    assert [group.name for group in groups] == [group.name for group in find_groups(model, example)]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_groups_follow_the_cuts(name: str) -> None:
+    check_groups_follow_the_cuts(NETWORKS[name](), 4)
+
+
+def test_groups_of_concatenated_features_follow_the_cuts() -> None:
+    check_groups_follow_the_cuts(Concatenated(), 4)
 
 
 def random_masks(group: FilterGroup, count: int, seed: int = 0) -> np.ndarray:

@@ -10,6 +10,7 @@ from rlprune.baselines.methods import METHODS, Masks
 from rlprune.baselines.subject import Row, Subject
 from rlprune.candidates import cut_copy
 from rlprune.config import Config
+from rlprune.pruning.surgery import groups_after_cut
 from rlprune.training.base import starting_network
 from rlprune.workbench import Workbench
 
@@ -93,10 +94,12 @@ def default_methods(repair: bool) -> list[str]:
 
 
 def _cut(model: nn.Module, bench: Workbench, masks: Masks, *, repaired: bool) -> nn.Module:
+    groups = bench.groups(model)
     for name, mask in masks.items():
         if mask.all():
             continue
-        group = next(group for group in bench.groups(model) if group.name == name)
+        group = next(group for group in groups if group.name == name)
         moments = bench.moments(model, group, bench.calibration(name)[0]) if repaired else {}
         model = cut_copy(bench, model, group, mask, moments)
+        groups = groups_after_cut(groups, group, mask)
     return model

@@ -1,6 +1,7 @@
 """Surgery: from a mask to a physically smaller network."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -50,6 +51,38 @@ def cut(model: nn.Module, group: FilterGroup, mask: np.ndarray) -> None:
             if kept is not None:
                 setattr(module, name, kept)
         _set_widths(module)
+
+
+def groups_after_cut(
+    groups: Sequence[FilterGroup], group: FilterGroup, mask: np.ndarray
+) -> list[FilterGroup]:
+    """The groups of a network once one of them has been cut: filters that come after others move up.
+
+    Args:
+        groups: All groups of the network before the cut, in any order.
+        group: The one that is cut.
+        mask: bool ``(f,)``, True = keep.
+
+    Returns:
+        The same groups in the same order.
+    """
+    mask = check_mask(group, mask)
+    gone: dict[tuple[str, bool], list[np.ndarray]] = {}
+    for member in group.members:
+        gone.setdefault((member.layer, member.role == "consumer"), []).append(member.dropped(mask))
+    dropped = {side: np.sort(np.concatenate(parts)) for side, parts in gone.items()}
+
+    def moved(member: Member, rows: np.ndarray) -> Member:
+        side = dropped.get((member.layer, member.role == "consumer"), np.empty(0, dtype=np.int64))
+        positions = member.positions[rows]
+        return dataclasses.replace(member, positions=positions - np.searchsorted(side, positions))
+
+    def after(each: FilterGroup) -> FilterGroup:
+        rows = mask if each.name == group.name else np.ones(each.n_filters, dtype=bool)
+        members = tuple(moved(member, rows) for member in each.members)
+        return FilterGroup(each.name, int(rows.sum()), members)
+
+    return [after(each) for each in groups]
 
 
 def _kept_part(
