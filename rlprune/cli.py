@@ -14,6 +14,7 @@ from rlprune.errors import RlpruneError
 from rlprune.verbs import (
     base,
     compare,
+    completion,
     evaluate,
     export,
     inspect,
@@ -31,7 +32,10 @@ from rlprune.verbs.whole_run import INTERRUPTED
 BAD_INPUT = 2
 """Exit code where the settings, the data or the network cannot work."""
 
-VERBS = (search, prune, base, resume, report, compare, inspect, evaluate, export, validate, settings)
+VERBS = (
+    *(search, prune, base, resume, report, compare, inspect),
+    *(evaluate, export, validate, settings, completion),
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -20,7 +20,7 @@ from tiny_network import FACTORY, GROUPS, SETTINGS, build
 from torch import nn
 
 import rlprune
-from rlprune.cli import build_parser, main
+from rlprune.cli import build_parser, main, overrides_of
 from rlprune.config_loading import config_to_dict, field_help, load_config
 from rlprune.data import DataSplits
 from rlprune.job import Job
@@ -259,14 +259,25 @@ def test_settings_lists_every_setting_with_its_help(capsys: pytest.CaptureFixtur
         assert entry.help in said
 
 
-def test_help_of_every_verb_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_every_verb_is_narrow_and_its_examples_are_valid(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.chdir(ROOT)
     choices = next(action.choices for action in build_parser()._actions if action.dest == "verb")
     assert choices
-    for verb in choices:
+    for verb in ["", *choices]:
         with pytest.raises(SystemExit) as ended:
-            main([verb, "--help"])
+            main([*verb.split(), "--help"])
         assert ended.value.code == 0
-        assert f"usage: rlprune {verb}" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert f"usage: rlprune {verb}".strip() in said
+        assert max(map(len, said.splitlines())) <= 100
+        assert ("\nexamples:" in said) == (verb in ("search", "prune", "base"))
+        assert "more settings:" not in said, "every option has its group"
+        for line in said.partition("examples:\n")[2].splitlines():
+            parsed = build_parser().parse_args(line.split()[1:])
+            load_config(getattr(parsed, "config", None), overrides_of(parsed))
 
 
 def test_a_copied_run_can_be_reported(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -93,7 +93,9 @@ def _write_torch_export(network: PrunedNetwork, path: Path) -> None:
 
 
 def _open_torch_export(path: Path, network: PrunedNetwork) -> Runner:
-    return _inference(torch.export.load(path).module())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of how torch itself reads its archive
+        return _inference(torch.export.load(path).module())
 
 
 def _open_state_dict(path: Path, network: PrunedNetwork) -> Runner:

@@ -27,12 +27,12 @@ def export(
         rlprune.export(pruned, splits, "deploy", format="onnx")
 
     Args:
-        network: What :func:`rlprune.prune`, :func:`rlprune.load` or ``Frontier.choose`` gave.
+        network: What ``rlprune.prune``, ``rlprune.load`` or ``Frontier.choose`` gave.
         splits: Images of the kind that it was made for; val is read.
         out: The folder of the files; it is made. Files of an earlier export are replaced.
         format: ``onnx``, ``torch-export`` or ``state-dict`` (safetensors and JSON).
         name: Name of the files, without their endings.
-        progress: As for :func:`rlprune.prune`.
+        progress: As for ``rlprune.prune``.
 
     Returns:
         The files: the network first, the model card (Markdown) last.

@@ -41,7 +41,7 @@ def prune(
         model: The trained network, a convolutional classifier that ``torch.fx`` can trace: normalised images
             float32 ``(n, c, h, w)`` to logits ``(n, classes)``. It is copied and stays as it is. Or a name as
             in ``model.factory``; then ``settings["base.checkpoint"]`` names its weights, or one is trained.
-        data: The images: what :func:`rlprune.splits` makes, or a name as in ``data.source``. The split
+        data: The images: what ``rlprune.splits`` makes, or a name as in ``data.source``. The split
             test is read once, when the network is finished; sealed splits do without.
         b: Drop bound: percentage points of accuracy on val that the pruned network may lose (default: the
             setting ``pruning.b``).

@@ -144,10 +144,10 @@ def search(
     reads it, also while the search goes on. After an interrupt the same call goes on with ``resume=True``.
 
     Args:
-        model: A trained network or the name of one, as for :func:`rlprune.prune`. The trials must be able to
+        model: A trained network or the name of one, as for ``rlprune.prune``. The trials must be able to
             import what it is made of: a class of a notebook or of an installed package will do, and a module
             in the working directory.
-        data: The images, as for :func:`rlprune.prune`. The split test is read once, for the frontier.
+        data: The images, as for ``rlprune.prune``. The split test is read once, for the frontier.
         b_grid: Drop bounds, percentage points (default: the setting ``search.b_grid``).
         num_samples: Finished trials for each of them (default: the setting ``search.num_samples``).
         name: Name of the run folder (default: ``search`` and the time).
@@ -155,11 +155,11 @@ def search(
             ``search.storage_path``).
         address: Ray cluster: ``local``, ``auto`` or ``HOST:PORT`` (default: the setting ``search.address``).
         seed: Seed of the run (default: the setting ``seed``).
-        device: As for :func:`rlprune.prune`; a trial uses a GPU if ``search.gpus_per_trial`` gives it one.
+        device: As for ``rlprune.prune``; a trial uses a GPU if ``search.gpus_per_trial`` gives it one.
         settings: Any other settings by their dotted names, for example
             ``{"search.gpus_per_trial": 0.25, "search.scheduler": "asha"}``.
         resume: Go on with the run of this ``name``, which must have been started with the same arguments.
-        progress: As for :func:`rlprune.prune`.
+        progress: As for ``rlprune.prune``.
 
     Returns:
         The frontier. A trial that failed is a row of ``Frontier.trials`` with its error, and no exception.
@@ -167,7 +167,7 @@ def search(
     Raises:
         ConfigError: The settings cannot work (all faults at once), or are not those of the run to resume.
         DataError: The images cannot be read or split.
-        ModelError: As for :func:`rlprune.prune`, or the network cannot be sent to other processes.
+        ModelError: As for ``rlprune.prune``, or the network cannot be sent to other processes.
         ResultsError: The run folder holds something already, or cannot be written.
         RunInterrupted: Ctrl-C; a KeyboardInterrupt. What was done is kept.
     """

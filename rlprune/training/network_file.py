@@ -131,7 +131,7 @@ class PrunedNetwork(nn.Module):
         return "\n".join(lines)
 
     def save(self, path: str | Path) -> None:
-        """Write a network file, whole or not at all, that :func:`load` reads.
+        """Write a network file, whole or not at all, that ``load`` reads.
 
         Args:
             path: The file, by custom ``NAME.pt``; its folder is made.
@@ -196,7 +196,7 @@ def save_network(
 
 
 def save_safetensors(path: Path, network: PrunedNetwork) -> None:
-    """Write a network as ``NAME.safetensors`` and ``NAME.json``, which :func:`load` reads too.
+    """Write a network as ``NAME.safetensors`` and ``NAME.json``, which ``load`` reads too.
 
     Args:
         path: ``NAME.safetensors``.
@@ -220,7 +220,7 @@ def load(path: str | Path, *, trust_code: bool = False, model: nn.Module | None 
             ``.safetensors`` file of an export, with its ``.json`` beside it.
         trust_code: Whether a ``package.module:factory`` that the file names may be imported and called.
         model: The network before pruning, with any weights; needed for a network that was pruned in memory
-            (:func:`rlprune.prune` with a module), and used instead of the factory where it is given.
+            (``rlprune.prune`` with a module), and used instead of the factory where it is given.
 
     Returns:
         The network on the CPU, in evaluation mode.

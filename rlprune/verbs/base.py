@@ -9,10 +9,16 @@ from rlprune.errors import ResultsError
 from rlprune.verbs.console import say
 from rlprune.verbs.options import COMMON, Subparsers, settings_verb
 
+EXAMPLES = """\
+examples:
+  rlprune base --out base.pt
+  rlprune base --data cifar10 --model resnet20 --set base.epochs=30 --out resnet20.pt
+"""
+
 
 def register(subparsers: Subparsers) -> None:
     """Adds the verb."""
-    verb = settings_verb(subparsers, "base", "train a base model and save it", COMMON)
+    verb = settings_verb(subparsers, "base", "train a base model and save it", COMMON, EXAMPLES)
     verb.add_argument("--out", metavar="FILE", help="also copy the state dict to this file")
     verb.set_defaults(run_verb=base)
 

@@ -1,6 +1,7 @@
 """Options that set settings, shared by the verbs."""
 
 import argparse
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
@@ -39,6 +40,32 @@ OPTIONS = {
 IN_SEARCH = {"--target-macs": "search.target_macs"}
 """Options that in a search set a grid."""
 
+METAVARS = {
+    "--data": "SOURCE",
+    "--model": "FACTORY",
+    "--base": "FILE",
+    "--keep-whole": "A,B",
+    "--b-grid": "X,Y",
+    "--target-macs": "X",
+    "--study-storage": "URL",
+    "--storage-path": "FOLDER",
+    "--address": "HOST:PORT",
+    "--max-drop": "X",
+}
+"""What a value is called in the help; numbers are N, X where they have decimals, all else by the option."""
+
+GROUPS = {
+    "data and network": ("--data", "--model", "--base", "--allow-weak-base"),
+    "what is pruned": ("--b", "--b-grid", "--target-macs", "--keep-whole", "--round-to"),
+    "the search": ("--num-samples", "--sampler", "--scheduler", "--study-storage", "--seed"),
+    "where it runs": (
+        *("--device", "--cpus-per-trial", "--gpus-per-trial", "--env-runners-per-trial"),
+        *("--max-failures", "--address"),
+    ),
+    "where results go": ("--storage-path", "--name", "--max-drop"),
+}
+"""The options in the groups of the help; one that is in none stands under "more settings"."""
+
 COMMON = ("--data", "--model", "--base", "--allow-weak-base", "--seed", "--device", "--max-drop")
 RUN = (*COMMON, "--keep-whole", "--round-to", "--storage-path", "--name")
 SEARCH = (
@@ -62,12 +89,24 @@ def settings_verb(
     name: str,
     text: str,
     options: Sequence[str],
+    examples: str,
     others: Mapping[str, str] | None = None,
 ) -> argparse.ArgumentParser:
-    """A verb that takes settings; ``others`` are options that set another setting than elsewhere."""
-    verb = subparsers.add_parser(name, help=text, description=text)
-    verb.add_argument("--config", metavar="YAML", help="file with the settings that differ from the defaults")
-    verb.add_argument(
+    """A verb that takes settings.
+
+    Args:
+        subparsers: Where it belongs.
+        name: The verb.
+        text: What it does.
+        options: Those of :data:`OPTIONS` that it takes.
+        examples: Command lines, one a line, that its help ends with.
+        others: Options that set another setting than elsewhere.
+    """
+    verb = subparsers.add_parser(name, help=text, description=text, epilog=examples)
+    verb.formatter_class = HelpFormatter
+    settings = verb.add_argument_group("settings")
+    settings.add_argument("--config", metavar="YAML", help="file with what differs from the defaults")
+    settings.add_argument(
         "--set",
         dest="settings",
         action="extend",
@@ -76,14 +115,35 @@ def settings_verb(
         metavar="NAME=VALUE",
         help="any setting by its dotted name (see: rlprune settings); several may follow",
     )
-    for option in options:
-        setting = {**OPTIONS, **(others or {})}[option]
-        text = setting_help(setting)
-        if setting == "base.allow_weak":
-            verb.add_argument(option, dest=setting, action="store_const", const="true", help=text)
-        else:
-            verb.add_argument(option, dest=setting, metavar=option.strip("-").upper(), help=text)
+    grouped = [option for members in GROUPS.values() for option in members]
+    rest = tuple(option for option in options if option not in grouped)
+    for title, members in {**GROUPS, "more settings": rest}.items():
+        chosen = [option for option in members if option in options]
+        group = verb.add_argument_group(title) if chosen else verb
+        for option in chosen:
+            _add_option(group, option, {**OPTIONS, **(others or {})}[option])
     return verb
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help that is read without scrolling sideways: at most 96 columns; examples keep their lines."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30, width=min(96, shutil.get_terminal_size().columns - 2))
+
+
+def _add_option(group: "argparse._ActionsContainer", option: str, setting: str) -> None:
+    text = setting_help(setting)
+    if setting == "base.allow_weak":
+        group.add_argument(option, dest=setting, action="store_const", const="true", help=text)
+    else:
+        group.add_argument(option, dest=setting, metavar=_metavar(option, setting), help=text)
+
+
+def _metavar(option: str, setting: str) -> str:
+    kinds = {int: "N", float: "X"}
+    kind = next(entry.type for entry in field_help() if entry.name == setting)
+    return METAVARS.get(option) or kinds.get(kind) or option.strip("-").upper()
 
 
 def add_trust_option(verb: argparse.ArgumentParser) -> None:
@@ -101,8 +161,10 @@ def setting_help(setting: str) -> str:
     default = (
         ",".join(f"{item:g}" for item in found.default) if isinstance(found.default, tuple) else found.default
     )
-    choices = f" {' | '.join(found.choices)}" if found.choices else ""
-    text = f"{found.help}{choices} (default: {default if default != '' else 'none'})"
+    told = found.choices is None or all(choice in found.help for choice in found.choices)
+    choices = "" if told else f": {' | '.join(found.choices or ())}"
+    shown = "none" if default in ("", "nan") or default != default else default
+    text = f"{found.help}{choices} (default: {shown})"
     return text.replace("%", "%%")
 
 

@@ -26,14 +26,17 @@ PRUNE_TRIAL = "t0000"
 PRUNE_STATE = "state.pt"
 
 
+EXAMPLES = """\
+examples:
+  rlprune prune --b 1
+  rlprune prune --data imagefolder:photos --model resnet20 --base resnet20.pt --b 0.5 --name photos
+"""
+
+
 def register(subparsers: Subparsers) -> None:
     """Adds the verb."""
-    verb = settings_verb(
-        subparsers,
-        "prune",
-        "one run at one drop bound or target, without Ray Tune",
-        (*RUN, "--b", "--target-macs"),
-    )
+    text = "one run at one drop bound or target, without Ray Tune"
+    verb = settings_verb(subparsers, "prune", text, (*RUN, "--b", "--target-macs"), EXAMPLES)
     verb.add_argument("--resume", action="store_true", help="go on with the run of this --name")
     add_trust_option(verb)
     add_loudness_options(verb)

@@ -16,15 +16,18 @@ if TYPE_CHECKING:
     from rlprune.training.base import BaseModel
 
 
+EXAMPLES = """\
+examples:
+  rlprune search --b-grid 0.5,1,2
+  rlprune search --data cifar10 --base vgg16.pt --set model.arguments.width=1 --num-samples 8
+  rlprune search --config tune_configs/cifar10_vgg16.yaml --gpus-per-trial 0.25 --name first
+"""
+
+
 def register(subparsers: Subparsers) -> None:
     """Adds the verb."""
-    verb = settings_verb(
-        subparsers,
-        "search",
-        "search over drop bounds, targets and settings with Ray Tune and Optuna",
-        SEARCH,
-        IN_SEARCH,
-    )
+    text = "search over drop bounds, targets and settings with Ray Tune and Optuna"
+    verb = settings_verb(subparsers, "search", text, SEARCH, EXAMPLES, IN_SEARCH)
     verb.add_argument("--resume", action="store_true", help="go on with the run of this --name")
     add_trust_option(verb)
     add_loudness_options(verb)
