@@ -17,7 +17,7 @@ LEFT_OUT = shutil.ignore_patterns(
 CONVOLUTIONS = (0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40)
 QUICK = {
     "model.arguments.width": 0.0625,
-    "base.epochs": 2,
+    "base.epochs": 1,
     "base.allow_weak": "true",
     "pruning.keep_whole": ",".join(f"features.{number}" for number in CONVOLUTIONS[1:]),
     "agent.iterations": 1,

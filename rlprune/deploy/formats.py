@@ -89,13 +89,11 @@ def _write_torch_export(network: PrunedNetwork, path: Path) -> None:
             (_images(network),),
             dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
         )
-    torch.export.save(program, path, extra_files={"rlprune.json": json.dumps(_metadata(network))})
+        torch.export.save(program, path, extra_files={"rlprune.json": json.dumps(_metadata(network))})
 
 
 def _open_torch_export(path: Path, network: PrunedNetwork) -> Runner:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of how torch itself reads its archive
-        return _inference(torch.export.load(path).module())
+    return _inference(torch.export.load(path).module())
 
 
 def _open_state_dict(path: Path, network: PrunedNetwork) -> Runner:

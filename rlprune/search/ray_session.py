@@ -99,4 +99,3 @@ def _silence_raylet() -> None:
     from ray._private.ray_logging import stdout_deduplicator
 
     stdout_deduplicator.skip_re = re.compile("")
-    logging.getLogger("ray.widgets").setLevel(logging.WARNING)  # in a notebook it asks for ipywidgets
