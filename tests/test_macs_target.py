@@ -26,7 +26,10 @@ from rlprune.pruning.surgery import widths
 from rlprune.pruning.width_cost import WidthCost
 from rlprune.results.baseline_record import OWN
 from rlprune.results.baseline_study import read_points, study_entries
+from rlprune.results.folder import RunFolder
 from rlprune.results.goal import Goal
+from rlprune.results.page_data import page_data
+from rlprune.results.population_plot import population_png
 from rlprune.results.record import TrialRecord
 from rlprune.results.table import frontier_markdown, frontier_table
 from rlprune.rl.objective import MacsTarget
@@ -218,6 +221,32 @@ def test_rows_tell_what_their_trials_were_after() -> None:
     assert [row.goal.text() for row in rows] == ["b 0.5", "target 0.3"]
     assert [row.goal.key for row in rows] == ["b=0.5", "target_macs=0.3"]
     assert sorted(rows[::-1], key=lambda row: row.goal.place) == rows
+
+
+def test_a_population_at_a_target_has_its_picture() -> None:
+    start = {"step": 0, "donor": "", "b": None, "settings": {}}
+    lineage = [start, {**start, "step": 2, "donor": "t0001", "left": {}}]
+    members = [
+        TrialRecord(status="COMPLETE", trial="t0000", target_macs=0.5, lineage=lineage, groups=[{"step": 4}]),
+        TrialRecord(status="COMPLETE", trial="t0001", target_macs=0.5, groups=[{"step": 4}]),
+        TrialRecord(status="COMPLETE", trial="t0002", b=1.0, groups=[{"step": 4}]),
+    ]
+    assert population_png(members).startswith(b"\x89PNG")
+
+
+def test_the_page_of_a_run_with_targets_names_them(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", config_to_dict(load_config(None, [])), {})
+    known: dict[str, Any] = {"status": "COMPLETE", "drop_val": 1.0, "macs_ratio": 0.5, "accuracy_val": 90.0}
+    settings = {"agent.iterations": 5}
+    folder.append(TrialRecord(trial="t0000", b=1.0, settings=settings, **known))
+    folder.append(
+        TrialRecord(trial="t0001", target_macs=0.3, settings=settings, **{**known, "macs_ratio": 0.3})
+    )
+    records = folder.records()
+    rows = {row["trial"]: row for row in page_data(folder, records, records, None)["rows"]}
+    assert rows["t0000"]["settings"] == {"pruning.b": 1.0, **settings}
+    assert rows["t0001"]["settings"] == settings
+    assert (rows["t0001"]["b"], rows["t0001"]["target_macs"]) == (None, 0.3)
 
 
 def test_a_comparison_keeps_bounds_and_targets_apart(tmp_path: Path) -> None:
