@@ -64,7 +64,7 @@ def test_b_c_g_trials_that_are_killed_fail_or_run_out_of_memory(
 ) -> None:
     path, faults = tmp_path / "run", {"0.5": "killed once", "1.0": "killed always", "2.0": "memory"}
     behaviour = {"log": str(tmp_path / "log"), "b_faults": faults}
-    records = run(search_config((0.5, 1.0, 2.0, 4.0), 1, max_failures=2), path, behaviour, [])
+    records = run(search_config((0.5, 1.0, 2.0, 4.0), 1, max_failures=1), path, behaviour, [])
     by_b = {record.b: record for record in records}
     assert {b: record.status for b, record in by_b.items()} == {
         0.5: "COMPLETE",
@@ -75,11 +75,11 @@ def test_b_c_g_trials_that_are_killed_fail_or_run_out_of_memory(
     assert "died" in by_b[1.0].error.lower()
     assert by_b[2.0].error.startswith("PruningError: memory ran out even with one image at a time")
     kills = {b: len((tmp_path / f"died-{by_b[b].seed}").read_text()) for b in (0.5, 1.0)}
-    assert kills == {0.5: 1, 1.0: 3}, "the first attempt and --max-failures more"
+    assert kills == {0.5: 1, 1.0: 2}, "the first attempt and --max-failures more"
     done = parts_done(tmp_path / "log")
     assert set(done.values()) == {1}, "each attempt goes on from the checkpoint and its part"
     check_study(path, records)
-    record_property("kills", 4)
+    record_property("kills", sum(kills.values()))
     record_property("parts of steps repeated", sum(done.values()) - len(done))
 
 
