@@ -15,6 +15,8 @@ from report_run import HOSTILE, LAYERS, complete, history, write_run
 from rlprune.cli import build_parser
 from rlprune.config_loading import config_to_dict, load_config
 from rlprune.errors import ResultsError
+from rlprune.models.build import is_in_memory, runs_foreign_code
+from rlprune.results.commands import reproduce_commands, use_commands
 from rlprune.results.compared import read_compared
 from rlprune.results.curves import curves_name, curves_text, read_curves
 from rlprune.results.folder import RunFolder
@@ -62,6 +64,34 @@ def test_the_page_has_every_trial_the_frontier_first_and_names_the_row_to_deploy
     assert [row["trial"] for row in data_of(page_of(folder, max_drop=2.0))["rows"] if row["chosen"]] == [
         "t0002"
     ]
+
+
+@pytest.mark.parametrize(
+    ("factory", "expected"),
+    [
+        ("vgg16_bn", "network = rlprune.load('run/models/t0001.pt')"),
+        ("torchvision:resnet18", "network = rlprune.load('run/models/t0001.pt')"),
+        ("my_networks:small", "network = rlprune.load('run/models/t0001.pt', trust_code=True)"),
+        (
+            "memory:SmallNet",
+            "network = rlprune.load('run/models/t0001.pt', model=model)  # the network before",
+        ),
+    ],
+)
+def test_commands_fit_where_the_network_comes_from(factory, expected):
+    record = TrialRecord(status="COMPLETE", trial="t0001", network="models/t0001.pt")
+    config = {"model": {"factory": factory}, "data": {"source": "digits"}}
+    *verbs, last = use_commands(Path("run"), record, config).splitlines()
+    assert last.startswith(expected)
+    assert runs_foreign_code(factory) == ("trust_code" in last) == ("--trust-code" in verbs[0])
+    assert is_in_memory(factory) == ("rlprune export" not in verbs[0])
+    made = reproduce_commands(Path("run"), {"command": ["notebook.py"]}, config).splitlines()[-1]
+    again = "rlprune search --config run/config.yaml --name run-again"
+    assert made == ("python notebook.py" if is_in_memory(factory) else again)
+    own_images = use_commands(Path("run"), record, config | {"data": {"source": "my_images:read"}})
+    assert ("--trust-code" in own_images) == (not is_in_memory(factory))
+    for command in [line for line in verbs if line.startswith("rlprune ")]:
+        build_parser().parse_args(shlex.split(command)[1:])
 
 
 def test_commands_can_be_pasted(tmp_path):

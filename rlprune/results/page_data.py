@@ -2,11 +2,10 @@
 
 import datetime
 import json
-import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from rlprune.results.commands import reproduce_commands, use_commands
 from rlprune.results.compared import read_compared
 from rlprune.results.curves import read_curves, trials_with_curves
 from rlprune.results.folder import CONFIG, RunFolder
@@ -39,7 +38,15 @@ def page_data(
     going_on = [trial for trial in learned if trial not in ended]
     return {
         "summary": _summary(records, going_on),
-        "rows": [_row(folder, record, record.trial in on_frontier, record is chosen) for record in shown],
+        "rows": [
+            _row(
+                record,
+                record.trial in on_frontier,
+                record is chosen,
+                use_commands(folder.path, record, config),
+            )
+            for record in shown
+        ],
         "base": _base(records),
         "base_widths": next((record.base_widths for record in records if record.base_widths), {}),
         "frontier_note": "\n".join([*base_lines(rows)[:-1], *legend_lines(chosen, max_drop, "")]),
@@ -52,7 +59,7 @@ def page_data(
         "settings_note": _settings_note(importances),
         "importances": importances.get("objectives", {}),
         "environment": _environment(environment),
-        "reproduce": _reproduce(folder, environment),
+        "reproduce": reproduce_commands(folder.path, environment, config),
         "config": (folder.path / CONFIG).read_text(encoding="utf-8"),
     }
 
@@ -75,7 +82,7 @@ def _summary(records: Sequence[TrialRecord], going_on: Sequence[str]) -> str:
     return f"{trials_count(records)}{unfinished}; as of {now}"
 
 
-def _row(folder: RunFolder, record: TrialRecord, on_frontier: bool, chosen: bool) -> dict[str, Any]:
+def _row(record: TrialRecord, on_frontier: bool, chosen: bool, commands: str) -> dict[str, Any]:
     """A record as JSON holds it, with its place and its commands."""
     known = json.loads(record.to_json())
     bound = {} if record.b is None else {"pruning.b": record.b}
@@ -85,24 +92,8 @@ def _row(folder: RunFolder, record: TrialRecord, on_frontier: bool, chosen: bool
         "settings": settings,
         "on_frontier": on_frontier,
         "chosen": chosen,
-        "commands": _commands(folder, record) if record.network else "",
+        "commands": commands,
     }
-
-
-def _commands(folder: RunFolder, record: TrialRecord) -> str:
-    """How a network is measured and used."""
-    assert record.network is not None
-    network = str(folder.path / record.network)
-    return "\n".join(
-        [
-            f"rlprune export {shlex.quote(str(folder.path))} --trial {record.trial} --format onnx",
-            f"rlprune evaluate {shlex.quote(network)} --split val",
-            "",
-            "# in Python; it takes uint8 images (n, c, h, w) and gives class scores",
-            "import rlprune",
-            f"network = rlprune.load({network!r})",
-        ]
-    )
 
 
 def _base(records: Sequence[TrialRecord]) -> dict[str, Any]:
@@ -157,16 +148,3 @@ def _environment(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items() if version),
     }
     return [(name, str(value)) for name, value in facts.items() if value]
-
-
-def _reproduce(folder: RunFolder, environment: Mapping[str, Any]) -> str:
-    """The command that made the run, and one that makes it again from the resolved settings."""
-    words = [str(word) for word in environment.get("command", [])]
-    if words and words[0].endswith(".py"):
-        words.insert(0, "python")
-    elif words:
-        words[0] = Path(words[0]).name
-    verb = "prune" if (folder.path / "prune").is_dir() else "search"
-    again = ["rlprune", verb, "--config", str(folder.path / CONFIG), "--name", f"{folder.path.name}-again"]
-    first = [shlex.join(words), "", "# or, with all settings as they were resolved"] if words else []
-    return "\n".join([*first, shlex.join(again)])
