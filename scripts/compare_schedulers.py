@@ -7,6 +7,9 @@ runs a search for each seed and scheduler on the network of ``tune_configs/compa
 shortens every trial, and adds a line to a JSONL file once it has ended. Called again, it goes on with what is
 missing: a search that was cut off is resumed.
 
+``--table FILE`` prints the table of such a file and runs nothing; docs/search.md has that of
+docs/search/compare_schedulers.jsonl.
+
 The trials see only a part of val. The hypervolume is that of the drops on the rest of val, which no choice
 has seen, of the networks that are on the front of what the trials saw; the one on what they saw is printed
 beside it. Test is not read.
@@ -45,6 +48,9 @@ TRAIN, REWARD, VAL = 4000, 1000, 1000
 def main() -> None:
     """Runs what is missing, then prints the table."""
     arguments = _parsed()
+    if arguments.table is not None:
+        print(*table(records(arguments.table)), sep="\n")
+        return
     folder = Path(arguments.folder)
     folder.mkdir(parents=True, exist_ok=True)
     results = folder / "comparison.jsonl"
@@ -52,14 +58,14 @@ def main() -> None:
     seen, rest = shortened(splits)
     for seed in range(arguments.seeds):
         for scheduler in arguments.schedulers.split(","):
-            if not any(line["seed"] == seed and line["scheduler"] == scheduler for line in _lines(results)):
+            if not any(line["seed"] == seed and line["scheduler"] == scheduler for line in records(results)):
                 line = compare_one(arguments, seed, scheduler, seen, rest, base, folder)
                 with results.open("a") as file:
                     file.write(json.dumps(line) + "\n")
                 print(
                     f"seed {seed}  {scheduler}: {line['hypervolume_rest']:.4f} in {line['minutes']:.1f} min"
                 )
-    show(_lines(results))
+    print("", *table(records(results)), sep="\n")
 
 
 def _parsed() -> argparse.Namespace:
@@ -70,6 +76,7 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N - 1")
     parser.add_argument("--schedulers", default=",".join(SCHEDULERS), metavar="A,B")
     parser.add_argument("--folder", default="results/compare-schedulers", metavar="DIR")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="print the table of these records only")
     parser.add_argument("--set", dest="settings", nargs="+", default=[], metavar="NAME=VALUE")
     return parser.parse_args()
 
@@ -165,11 +172,17 @@ def drops_on(
     return [whole - accuracy_of(network) for network in networks]
 
 
-def show(lines: list[dict[str, Any]]) -> None:
-    """The table: for each scheduler what it reached over the seeds, and against none with the same seed."""
-    print(f"\n{machine()}; reference drop {REFERENCE[0]:g} points, MACs {REFERENCE[1]:g} of the base's")
-    print("| scheduler | seeds | hypervolume, fresh images | seen | minus none, same seed | trial seconds |")
-    print("|---|---|---|---|---|---|")
+def table(lines: list[dict[str, Any]]) -> list[str]:
+    """For each scheduler what it reached over the seeds, and against none with the same seed."""
+    machines = " and ".join(sorted({line["machine"] for line in lines}))
+    revisions = " and ".join(sorted({line["git"][:7] for line in lines}))
+    rows = [
+        f"{machines}, revision {revisions}; reference drop {REFERENCE[0]:g} points, "
+        f"MACs {REFERENCE[1]:g} of the base's",
+        "",
+        "| scheduler | seeds | hypervolume, fresh images | seen | minus none, same seed | trial seconds |",
+        "|---|---|---|---|---|---|",
+    ]
     alone = {line["seed"]: line["hypervolume_rest"] for line in lines if line["scheduler"] == "none"}
     for scheduler in SCHEDULERS:
         of = [line for line in lines if line["scheduler"] == scheduler]
@@ -182,7 +195,8 @@ def show(lines: list[dict[str, Any]]) -> None:
             ", ".join(f"{value:+.4f}" for value in more),
             f"{statistics.mean(line['seconds'] / line['trials'] for line in of):.0f}",
         ]
-        print(f"| {scheduler} | {len(of)} | {' | '.join(columns)} |")
+        rows.append(f"| {scheduler} | {len(of)} | {' | '.join(columns)} |")
+    return rows
 
 
 def spread(values: list[float]) -> str:
@@ -191,7 +205,8 @@ def spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.4f} ± {deviation:.4f}"
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def records(path: Path) -> list[dict[str, Any]]:
+    """One dict a search; empty if there is no such file."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 

@@ -160,3 +160,11 @@ def test_python_examples_compile(path):
 def test_readmes_results_are_those_of_the_published_records():
     script = runpy.run_path(str(ROOT / "scripts" / "publish_run.py"))
     assert script["with_table"](README, script["readme_table"](script["SHOWN"])) == README
+
+
+def test_the_comparison_of_schedulers_is_that_of_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from compare_schedulers import records, table
+
+    lines = table(records(ROOT / "docs" / "search" / "compare_schedulers.jsonl"))
+    assert "\n".join(lines) in (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
