@@ -135,6 +135,10 @@ def test_csv_has_the_agreed_columns_at_full_precision():
     assert float(found["macs_ratio"]) == 1 / 3
     assert found["latency_ms_b256"] == ""
     assert found["seed"] == "1234567890"
+    row.b, row.target_macs = None, 0.5
+    (found,) = csv.DictReader(io.StringIO(frontier_csv([row])))
+    assert tuple(found) == (*FRONTIER_FIELDS, "target_macs")
+    assert (found["b"], found["target_macs"]) == ("", "0.5")
 
 
 def test_failed_trials_are_named_with_their_error():

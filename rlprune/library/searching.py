@@ -40,7 +40,8 @@ class Frontier:
 
     Attributes:
         folder: The run folder.
-        rows: One dict a network with the columns of ``frontier.csv``; ``network`` is the path of its file.
+        rows: One dict a network with the columns of ``frontier.csv`` and ``target_macs``; ``network`` is the
+            path of its file.
         trials: One dict a trial, also of those that failed or are not on the frontier: ``status`` and
             ``error``, and all that is known of it.
         report: The page with everything that is known of the run.
@@ -63,7 +64,7 @@ class Frontier:
         self.report = self.folder / PAGE
         self.trials = [dataclasses.asdict(record) for record in self._records]
         self.rows = [
-            {name: getattr(record, name) for name in FRONTIER_FIELDS}
+            {name: getattr(record, name) for name in (*FRONTIER_FIELDS, "target_macs")}
             | {"network": str(self._run.network_path(record.trial))}
             for record in self._frontier
         ]

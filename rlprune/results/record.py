@@ -18,7 +18,6 @@ STATUSES = ("COMPLETE", "FAILED", "STOPPED")
 FRONTIER_FIELDS = (
     "trial",
     "b",
-    "target_macs",
     "seed",
     "filter_keep_ratio",
     "macs_ratio",
@@ -39,6 +38,7 @@ FRONTIER_FIELDS = (
     "latency_ms_b256",
     "network",
 )
+"""The columns of ``frontier.csv``; where a row has a target, ``target_macs`` comes after them."""
 
 MEASURED_FIELDS = (
     "base_accuracy_test",
@@ -74,7 +74,6 @@ class TrialRecord:
     status: str
     trial: str = ""
     b: float | None = None
-    target_macs: float | None = None
     seed: int | None = None
     filter_keep_ratio: float | None = None
     macs_ratio: float | None = None
@@ -94,6 +93,7 @@ class TrialRecord:
     latency_ms_base_b256: float | None = None
     latency_ms_b256: float | None = None
     network: str | None = None
+    target_macs: float | None = None
     images_val: int | None = None
     images_test: int | None = None
     latency_device: str = ""

@@ -194,10 +194,12 @@ def _escaped(text: str) -> str:
 
 def frontier_csv(rows: Sequence[TrialRecord]) -> str:
     """The frontier as CSV: one line a network, full precision, what is not known left empty."""
+    targets = ["target_macs"] if any(row.target_macs is not None for row in rows) else []
+    columns = [*FRONTIER_FIELDS, *targets]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(FRONTIER_FIELDS)
-    writer.writerows([getattr(row, name) for name in FRONTIER_FIELDS] for row in rows)
+    writer.writerow(columns)
+    writer.writerows([getattr(row, name) for name in columns] for row in rows)
     return buffer.getvalue()
 
 
