@@ -210,6 +210,35 @@ def test_a_kill_in_the_middle_of_an_ask_changes_nothing(tmp_path: Path, cut: str
     assert asked(searcher_in(tmp_path / "cut", config)) == expected
 
 
+def test_a_kill_between_two_settings_of_an_ask_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every trial, past the start-up too, is first asked for by a process that is killed."""
+    folders = [tmp_path / name for name in ("whole", "cut")]
+    for folder in folders:
+        folder.mkdir()
+    config = search_config(GRID, 2)
+    expected = asked(searcher_in(folders[0], config))
+    found = []
+    for number in range(len(expected)):
+        killed = searcher_in(folders[1], config)
+        suggest, left = killed._suggest, [None] * (1 + number % 3)
+
+        def until_the_kill(*arguments, suggest=suggest, left=left):
+            if not left:
+                raise KeyboardInterrupt
+            left.pop()
+            return suggest(*arguments)
+
+        monkeypatch.setattr(killed, "_suggest", until_the_kill)
+        with pytest.raises(KeyboardInterrupt):
+            killed.ask()
+        searcher = searcher_in(folders[1], config)
+        found.append(searcher.ask())
+        searcher.tell(outcome(found[-1]))
+    assert found == expected
+
+
 def test_trials_go_on_from_their_checkpoints_after_a_kill(tmp_path: Path) -> None:
     config = search_config((1.0,), 2)
     assert searcher_in(tmp_path, config).ask().checkpoint == ""

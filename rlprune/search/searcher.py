@@ -118,7 +118,8 @@ class GridOptunaSearch(OptunaSearch):
         name = trial_name(number)
         asked = self._trials()[number]
         again, space = asked.state == TrialState.RUNNING, self._space_of(_goal_of(asked))
-        settings = dict(self._suggest_again(number, space) if again else self.study.ask(space).params)
+        trial = optuna.Trial(self.study, asked._trial_id) if again else self.study.ask()
+        settings = {name: self._suggest(trial, name, space[name]) for name in space}
         assignment = Assignment(
             trial=name,
             b=settings.pop(B, None),
@@ -145,10 +146,14 @@ class GridOptunaSearch(OptunaSearch):
         self.study.enqueue_trial({TARGET: goal.target_macs} if goal.b is None else {B: goal.b})
         return len(self._trials()) - 1
 
-    def _suggest_again(self, number: int, space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        """The settings of a trial that was asked for before; what a kill kept from the file is sampled."""
-        trial = optuna.Trial(self.study, self._trials()[number]._trial_id)
-        return {name: trial._suggest(name, distribution) for name, distribution in space.items()}
+    def _suggest(self, trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:
+        """One setting: the one in the file, or where a kill came before it was written, the one it would be.
+
+        Each is drawn with a seed of its own, so that it does not matter how many were drawn before.
+        """
+        seed = child_seed(self._config.seed, "sampler", trial.number, name)
+        self.study.sampler = make_sampler(self._sampler_name, seed, self._total)
+        return trial._suggest(name, distribution)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The config of Tune's next trial, or FINISHED; None as long as the members of a population go on.
