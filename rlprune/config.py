@@ -117,8 +117,8 @@ class PruningConfig:
     )
     int8: bool = setting(
         True,
-        "measure masks in 8-bit integers instead of bf16 on CPUs that are twice as fast at them (VNNI); "
-        "everything else stays in the precision that is set",
+        "measure masks in 8-bit integers on CPUs that are twice as fast at them (x86), unless precision is "
+        "fp32; everything else stays in the precision that is set",
     )
     cache_mib: float = setting(
         0.0,

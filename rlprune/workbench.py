@@ -128,7 +128,7 @@ class Workbench:
             ridge=pruning.ridge,
             dtype=self._dtype,
             seed=self.seed("patches", group.name),
-            int8=pruning.int8,
+            int8=pruning.int8 and self._config.precision != "fp32",
             cache_bytes=round(pruning.cache_mib * 2**20) or None,
         )
 

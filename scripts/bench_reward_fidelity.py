@@ -1,7 +1,7 @@
 """Does the reward predict the accuracy after fine-tuning? Every kind of reward against what comes of a mask.
 
 For each group, masks by L1, Taylor, at random and by a trained agent, at three keep ratios, are measured in
-every way that the settings offer, then cut, repaired and fine-tuned, once for each of ``--epochs`` (0.25: on
+the ways that the settings offer, then cut, repaired and fine-tuned, once for each of ``--epochs`` (0.25: on
 a quarter of the train images). Agents are also trained on one fixed and on fresh subsets: what the agent
 gains over Taylor at the same count on its reward images, minus what it gains on val, is the generalisation
 gap. Each agent, mask and fine-tuning is one line of ``--out``, written when it is done; a second start goes
@@ -36,6 +36,12 @@ from rlprune.workbench import Workbench
 
 KINDS = ("l1", "taylor", "random", "agent")
 RATIOS = (0.3, 0.5, 0.75)
+WAYS = (
+    *itertools.product(("reward",), ("raw", "bn", "repair"), ("hard", "soft")),
+    ("train", "raw", "soft"),
+    *itertools.product(("train",), ("repair",), ("hard", "soft")),
+)
+"""Split, fidelity and accuracy of the rewards that are compared."""
 SUBSETS = (500, 1000, 2500)
 """How many images rewards are computed on; the smaller subsets are parts of the larger ones."""
 
@@ -73,9 +79,7 @@ def rewards_of(
     """What every way of measuring says a mask loses, by the way's name: percentage points ``(m,)``."""
     found: dict[str, list[float]] = {}
     calibration, _ = bench.calibration(group.name)
-    for split, fidelity, kind in itertools.product(
-        ("reward", "train"), ("raw", "bn", "repair"), ("hard", "soft")
-    ):
+    for split, fidelity, kind in WAYS:
         images = drawn(subject.splits.split(split), max(SUBSETS))
         engine = bench_on(subject, images, fidelity=fidelity, accuracy=kind).reward_engine(
             subject.model, group, calibration

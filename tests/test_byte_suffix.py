@@ -9,16 +9,29 @@ import torch.nn.functional as F
 from test_pruning import find_groups, make_engine, random_masks, warmed
 from torch import nn
 
+from rlprune.config_loading import load_config
 from rlprune.errors import PruningError
+from rlprune.models.build import build_model
 from rlprune.pruning import byte_layers, prefix_cache
-from rlprune.pruning.byte_layers import ByteFormat, ByteMaxPool, ByteWeights, as_bytes, runs_bytes
+from rlprune.pruning.byte_layers import (
+    IN_PAIRS,
+    WITH_VNNI,
+    ByteConvolution,
+    ByteFormat,
+    ByteMaxPool,
+    ByteWeights,
+    as_bytes,
+    byte_range,
+    runs_bytes,
+)
 from rlprune.pruning.byte_suffix import ByteSuffix, never_negative
 from rlprune.pruning.partition import Partition, trace
+from rlprune.workbench import Workbench
 
 pytestmark = pytest.mark.skipif(
-    not runs_bytes(torch.device("cpu"), torch.bfloat16),
-    reason="this CPU multiplies no bytes into 32 bits (VNNI)",
+    not runs_bytes(torch.device("cpu")), reason="this CPU multiplies no bytes (AVX2)"
 )
+DTYPES = (torch.float32, torch.bfloat16)
 
 
 @pytest.fixture(scope="module")
@@ -37,23 +50,37 @@ def last(images: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("settings", [{}, {"padding": 1}, {"stride": 2, "padding": 2}, {"dilation": 2}])
 @pytest.mark.parametrize("relu", [True, False])
-def test_what_bytes_can_tell_exactly_is_exact(settings: dict[str, int], relu: bool) -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("greatest", [True, False])
+def test_what_bytes_can_tell_exactly_is_exact(settings, relu, dtype, greatest) -> None:
+    """All inputs and weights at their greatest is where sums of products are cut off first."""
     generator = torch.Generator().manual_seed(0)
     layer = nn.Conv2d(5, 6, 3, **settings)
-    weight = torch.randint(-127, 128, (6, 5, 3, 3), generator=generator).float()
-    weight[:, 0, 0, 0] = 127  # so the step is one
+    inputs_to, weights_to = byte_range().inputs, byte_range().weights
+    weight = torch.randint(-weights_to, weights_to + 1, (6, 5, 3, 3), generator=generator).float()
+    inputs = torch.randint(0, inputs_to + 1, (4, 5, 9, 9), generator=generator).float()
+    if greatest:
+        weight, inputs = torch.full_like(weight, weights_to), torch.full_like(inputs, inputs_to)
+        weight[3:] *= -1
+    weight[:, 0, 0, 0] = weights_to  # so the step is one
     bias = torch.randint(-900, 900, (6,), generator=generator).float()
-    inputs = torch.randint(0, 256, (4, 5, 9, 9), generator=generator).float()
     expected = F.conv2d(inputs, weight, bias, layer.stride, layer.padding, layer.dilation)
     expected = expected.relu() if relu else expected
     given = last(as_bytes(inputs, torch.ones(5)))
-    wide = ByteWeights(layer, weight, bias, ByteFormat(torch.ones(5), None, relu))(given)
-    torch.testing.assert_close(wide, expected.to(torch.bfloat16), check_stride=False)
+    wide = ByteWeights(layer, weight, bias, ByteFormat(torch.ones(5), None, relu, dtype))(given)
+    torch.testing.assert_close(wide, expected.to(dtype), check_stride=False)
     if relu:
         step = float(expected.max() / 255)
-        narrow = ByteWeights(layer, weight, bias, ByteFormat(torch.ones(5), step, relu))(given)
+        narrow = ByteWeights(layer, weight, bias, ByteFormat(torch.ones(5), step, relu, dtype))(given)
         assert narrow.dtype == torch.uint8
         assert (narrow.float() * step - expected).abs().max() <= 0.51 * step
+
+
+@pytest.mark.parametrize("numbers", [WITH_VNNI, IN_PAIRS])
+def test_products_fit_where_a_cpu_adds_them(numbers: byte_layers.ByteRange) -> None:
+    assert numbers.inputs <= 255
+    assert numbers.weights <= 127
+    assert numbers is WITH_VNNI or 2 * numbers.inputs * numbers.weights < 2**15
 
 
 @pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.MaxPool2d(3, 2, 1), nn.MaxPool2d((3, 2), (1, 2))])
@@ -64,6 +91,7 @@ def test_a_pool_of_bytes_is_the_pool(pool: nn.MaxPool2d) -> None:
 
 
 @pytest.mark.parametrize("fidelity", ["raw", "repair"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     "network",
     [
@@ -73,16 +101,14 @@ def test_a_pool_of_bytes_is_the_pool(pool: nn.MaxPool2d) -> None:
         *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet56", "resnet18", "mobilenet_v2")),
     ],
 )
-def test_engines_in_bytes_are_close_to_exact_ones(network, fidelity, images, calibration) -> None:
+def test_engines_in_bytes_are_close_to_exact_ones(network, fidelity, dtype, images, calibration) -> None:
     model = warmed(network)
     groups = find_groups(model, images[:1])
     for group in groups[:: 1 + len(groups) // 3]:
         masks = np.concatenate([random_masks(group, 3), np.ones((1, group.n_filters), dtype=bool)])
         exact = make_engine(model, group, images, calibration, fidelity).accuracies(masks)
-        fast = make_engine(
-            model, group, images, calibration, fidelity, dtype=torch.bfloat16, int8=True
-        ).accuracies(masks)
-        assert np.abs(fast - exact).max() < 1.0, group.name
+        fast = make_engine(model, group, images, calibration, fidelity, dtype=dtype, int8=True)
+        assert np.abs(fast.accuracies(masks) - exact).max() < 1.0, group.name
 
 
 def byte_suffix(model: nn.Module, position: int, images: torch.Tensor) -> ByteSuffix:
@@ -158,16 +184,24 @@ def test_numbers_that_are_not_finite_are_refused(broken, images, calibration) ->
         )
 
 
-def test_without_vnni_nothing_is_in_bytes(images, calibration, monkeypatch) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
-    assert not byte_layers.runs_bytes(torch.device("cpu"), torch.bfloat16)
+def test_without_avx2_nothing_is_in_bytes(images, calibration, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx2_supported", lambda: False)
+    assert not byte_layers.runs_bytes(torch.device("cpu"))
     model = warmed("vgg16_bn")
     group = find_groups(model, images[:1])[3]
     masks = random_masks(group, 3)
     plain, fallen = (
-        make_engine(model, group, images, calibration, "raw", dtype=torch.bfloat16, int8=int8).accuracies(
-            masks
-        )
+        make_engine(model, group, images, calibration, "raw", int8=int8).accuracies(masks)
         for int8 in (False, True)
     )
     np.testing.assert_array_equal(fallen, plain)
+
+
+@pytest.mark.parametrize(("precision", "in_bytes"), [("fp32", False), ("auto", True), ("bf16", True)])
+def test_who_asks_for_fp32_gets_no_bytes(precision, in_bytes, digits_splits) -> None:
+    config = load_config(None, {"precision": precision, "device": "cpu"})
+    bench = Workbench(config, digits_splits.sealed())
+    model = build_model("vgg16_bn", {"width": 0.125}, 10, digits_splits.info.image_shape[0]).eval()
+    calibration, _ = bench.calibration("any")
+    engine = bench.reward_engine(model, bench.groups(model)[3], calibration)
+    assert any(isinstance(module, ByteConvolution) for module in engine._suffix.modules()) == in_bytes

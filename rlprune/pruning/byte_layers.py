@@ -1,7 +1,7 @@
 """Layers that read bytes: values that are never negative, in 256 steps. They run in oneDNN, on a CPU.
 
 A convolution that reads bytes has weights of 8 bits with a step for each filter, sums in 32 bits, and writes
-bytes again or bf16.
+bytes again or floating-point numbers.
 """
 
 import functools
@@ -15,14 +15,36 @@ from torch import nn
 from rlprune.errors import PruningError
 
 LEVELS = 255
-WEIGHT_LEVELS = 127
 SMALLEST = 1e-30
 """Takes the place of a greatest number that is zero: nothing is divided by zero."""
 
 
-def runs_bytes(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether what is computed in ``dtype`` may be in bytes, and the device is good at that (VNNI)."""
-    return device.type == "cpu" and dtype == torch.bfloat16 and torch.cpu._is_vnni_supported()
+@dataclass(frozen=True)
+class ByteRange:
+    """How large bytes and weights are made.
+
+    Attributes:
+        inputs: The byte that the greatest number seen becomes.
+        weights: The weight that the greatest weight of a filter becomes.
+    """
+
+    inputs: int
+    weights: int
+
+
+WITH_VNNI = ByteRange(LEVELS, 127)
+IN_PAIRS = ByteRange(181, 90)
+"""Without VNNI a CPU first adds two products in 16 bits: 2 x 181 x 90 is the most that fits there."""
+
+
+def byte_range() -> ByteRange:
+    """What this CPU multiplies exactly; larger bytes, which the sample did not show, may be cut off."""
+    return WITH_VNNI if torch.cpu._is_vnni_supported() else IN_PAIRS
+
+
+def runs_bytes(device: torch.device) -> bool:
+    """Whether the device multiplies bytes at least twice as fast as floating-point numbers: x86 CPUs."""
+    return device.type == "cpu" and torch.cpu._is_avx2_supported()
 
 
 @dataclass(frozen=True)
@@ -31,13 +53,15 @@ class ByteFormat:
 
     Attributes:
         steps_in: What a difference of one stands for in the bytes that it reads, of each channel ``(c,)``.
-        step_out: The same of the bytes that it writes; None: it writes bf16.
+        step_out: The same of the bytes that it writes; None: it writes numbers of ``dtype``.
         relu: Whether the ReLU behind it is part of it.
+        dtype: Of what is no bytes: ``torch.float32`` or ``torch.bfloat16``.
     """
 
     steps_in: torch.Tensor
     step_out: float | None
     relu: bool
+    dtype: torch.dtype
 
 
 class ByteWeights:
@@ -62,7 +86,7 @@ class ByteWeights:
         """
         steps_in = form.steps_in if kept is None else form.steps_in.index_select(0, kept)
         weight = weight.float() * steps_in[:, None, None]
-        steps = weight.abs().amax((1, 2, 3)).clamp_min(SMALLEST) / WEIGHT_LEVELS
+        steps = weight.abs().amax((1, 2, 3)).clamp_min(SMALLEST) / byte_range().weights
         check_finite(steps)
         rounded = (weight / steps[:, None, None, None]).round_().to(torch.int8)
         self._steps, self._zeros = steps, torch.zeros(len(steps), dtype=torch.int64)
@@ -85,7 +109,7 @@ class ByteWeights:
             *self._places,
             1.0 if step is None else step,
             0,
-            torch.bfloat16 if step is None else torch.uint8,
+            self._form.dtype if step is None else torch.uint8,
             "relu" if self._form.relu else "none",
             [],
             "",

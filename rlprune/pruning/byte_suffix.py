@@ -1,10 +1,10 @@
-"""The suffix of a reward engine in 8-bit integers: twice as many multiply-accumulates a second as in bf16.
+"""The suffix of a reward engine in 8-bit integers: more than twice as many multiply-accumulates a second.
 
 A value that is never negative and that nothing but convolutions read (through max-pools, perhaps) is held as
 bytes: outputs of a convolution and the ReLU behind it, and what crosses from the prefix. Its step comes from
 the greatest number that the whole network makes there on some images; what crosses from the prefix has one
 for each channel, because repaired weights may be large where the numbers are small. What else reads such
-outputs gets them in bf16, and everything else stays as it was.
+outputs gets them as floating-point numbers, and everything else stays as it was.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from rlprune.pruning.byte_layers import LEVELS, SMALLEST, ByteConvolution, ByteFormat, ByteMaxPool
+from rlprune.pruning.byte_layers import SMALLEST, ByteConvolution, ByteFormat, ByteMaxPool, byte_range
 from rlprune.pruning.masked_consumer import MaskedConsumer
 
 _PASSING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Dropout, nn.Identity)
@@ -84,13 +84,17 @@ class ByteSuffix:
         greatest = _Greatest(suffix, set(origin.values()))
         for values in sample:
             greatest.run(*values)
-        steps = {node: found.clamp_min(SMALLEST) / LEVELS for node, found in greatest.found.items()}
+        steps = {node: found.clamp_min(SMALLEST) / byte_range().inputs for node, found in greatest.found.items()}
         for node in set(origin.values()) - set(held):
             steps[node] = steps[node].amax().expand_as(steps[node])
         self.steps = [steps.get(node) for node in inputs]
+        dtype = sample[0][0].dtype
         self.formats = {
             self._modules[str(node.target)]: ByteFormat(
-                steps[self._sources[node]], float(steps[relu][0]) if relu in steps else None, relu is not None
+                steps[self._sources[node]],
+                float(steps[relu][0]) if relu in steps else None,
+                relu is not None,
+                dtype,
             )
             for node, relu in self._relus.items()
         }

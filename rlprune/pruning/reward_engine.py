@@ -71,8 +71,8 @@ class RewardEngine:
             ridge: Of the least squares, as a share of the mean diagonal.
             dtype: Of the forward passes: ``torch.float32`` or ``torch.bfloat16``.
             seed: Of the sample of patches for the least squares.
-            int8: Whether masks are measured in 8-bit integers where that is possible and fast: instead of
-                bf16, on a CPU with VNNI, as ``raw`` or ``repair``, as far as :class:`ByteSuffix` can.
+            int8: Whether masks are measured in 8-bit integers where that is possible and fast: on an x86 CPU
+                with AVX2, as ``raw`` or ``repair``, as far as :class:`ByteSuffix` can.
             cache_bytes: Budget of the values that are kept; None: a quarter of the free memory. It changes
                 the time, never the results.
         """
@@ -102,7 +102,7 @@ class RewardEngine:
             if fidelity == "repair":
                 collect = partial(self._collect_moments, part, exact, calibration, ridge, dtype, seed)
                 self.moments = retried(collect, self._images.halve_blocks)
-            formats = self._hold_bytes(graph) if int8 and runs_bytes(labels.device, dtype) else {}
+            formats = self._hold_bytes(graph) if int8 and runs_bytes(labels.device) else {}
             self._weights = {}
             for member in consumers:
                 layer = exact[member.layer]
