@@ -84,7 +84,8 @@ class ByteSuffix:
         greatest = _Greatest(suffix, set(origin.values()))
         for values in sample:
             greatest.run(*values)
-        steps = {node: found.clamp_min(SMALLEST) / byte_range().inputs for node, found in greatest.found.items()}
+        most = byte_range().inputs
+        steps = {node: found.clamp_min(SMALLEST) / most for node, found in greatest.found.items()}
         for node in set(origin.values()) - set(held):
             steps[node] = steps[node].amax().expand_as(steps[node])
         self.steps = [steps.get(node) for node in inputs]
