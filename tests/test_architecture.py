@@ -17,7 +17,7 @@ LONGEST = 300
 TIERS = (
     {"errors", "seeding", "config_field"},
     {"config"},
-    {"storage"},
+    {"storage", "safe_backward"},
     {"config_values", "config_faults"},
     {"config_loading"},
     {"data", "models", "pruning", "results", "local_ray"},

@@ -10,6 +10,7 @@ from torch import nn
 
 from rlprune.pruning.groups import FilterGroup, Member
 from rlprune.pruning.modes import evaluating, without_gradients
+from rlprune.safe_backward import safe_backward
 
 BATCH_IMAGES = 50
 """Images of a forward and backward pass, whose values between the layers are all held."""
@@ -164,7 +165,7 @@ class _ActivationMoments:
             for member in self._members
         ]
         try:
-            with torch.enable_grad():
+            with torch.enable_grad(), safe_backward(model, truth.device):
                 loss = F.cross_entropy(model(batch), truth, reduction="sum")
                 gradients = torch.autograd.grad(loss, [read[member.layer] for member in self._members])
         finally:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rlprune.data import DataInfo, ImageSplit, Preprocess, augment, image_tensor
 from rlprune.errors import ModelError
+from rlprune.safe_backward import safe_backward
 from rlprune.training.distillation import Distillation
 
 _MOMENTUM = 0.9
@@ -110,12 +111,13 @@ def fit(
         if state is not None:
             training.load_state_dict(state)
         model.train()
-        while training.step < training.steps:
-            training.run_step()
-            if on_step is not None:
-                on_step(training.step, training.steps)
-            if training.step % training.epoch_steps == 0:
-                training.close_epoch(on_epoch)
+        with safe_backward(model, device):
+            while training.step < training.steps:
+                training.run_step()
+                if on_step is not None:
+                    on_step(training.step, training.steps)
+                if training.step % training.epoch_steps == 0:
+                    training.close_epoch(on_epoch)
         model.eval()
         return FitReport(training.steps, training.mean_loss())
 
