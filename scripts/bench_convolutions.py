@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from bench_network import CLOCKS, add_clock_option, provenance
+from bench_network import CLOCKS, LOW, LOW_NAME, add_clock_option, provenance
 from records import Records, read_rows
 from reward_tables import convolution_report
 from torch import nn
@@ -26,9 +26,9 @@ RUNS = 5
 
 def ways(layer: nn.Conv2d, inputs: torch.Tensor) -> dict[str, Callable[[], torch.Tensor]]:
     """The layer and its ReLU on images ``(n, c, h, w)``, by the way's name."""
-    low = nn.Conv2d(layer.in_channels, layer.out_channels, 3, padding=1).to(torch.bfloat16)
+    low = nn.Conv2d(layer.in_channels, layer.out_channels, 3, padding=1).to(LOW)
     low = low.to(memory_format=torch.channels_last).requires_grad_(False)
-    floats = inputs.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    floats = inputs.to(LOW).contiguous(memory_format=torch.channels_last)
     places = ([1, 1], [1, 1], [1, 1], 1)
     packed = torch._C._nn.mkldnn_reorder_conv2d_weight(low.weight.to_mkldnn(), *places)
     form = ByteFormat(torch.ones(layer.in_channels), 1.0, True)
@@ -36,8 +36,8 @@ def ways(layer: nn.Conv2d, inputs: torch.Tensor) -> dict[str, Callable[[], torch
     given = (255 * inputs).to(torch.uint8).contiguous(memory_format=torch.channels_last)
     fused = torch.ops.mkldnn._convolution_pointwise
     return {
-        "bf16": lambda: low(floats).relu_(),
-        "bf16, fused": lambda: fused(floats, packed, low.bias, *places, "relu", [], ""),
+        LOW_NAME: lambda: low(floats).relu_(),
+        f"{LOW_NAME}, fused": lambda: fused(floats, packed, low.bias, *places, "relu", [], ""),
         "bytes": lambda: in_bytes(given),
     }
 
@@ -63,9 +63,9 @@ def main() -> None:
             taken.append(clock() - began)
         return min(taken[1:])
 
-    a = torch.randn(2048, 2048).to(torch.bfloat16)
+    a = torch.randn(2048, 2048).to(LOW)
     peak = 2048**3 / best(lambda: a @ a)
-    records.add("run", **provenance(), clock=arguments.clock, peak=peak, runs=RUNS)
+    records.add("run", **provenance(), clock=arguments.clock, peak=peak, peak_dtype=LOW_NAME, runs=RUNS)
     size = 32
     with torch.inference_mode():
         for name, layer in vgg16_bn(width=arguments.width, num_classes=10, in_channels=3).named_modules():

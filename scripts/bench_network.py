@@ -17,7 +17,11 @@ from rlprune.data import DataSplits, Preprocess, image_tensor
 from rlprune.pruning.groups import FilterGroup, find_groups
 from rlprune.results.environment import cpu_name, describe_environment
 from rlprune.training.base import obtain_base
+from rlprune.training.device import resolve_precision
 
+LOW = resolve_precision("auto", torch.device("cpu"))
+"""What `precision: auto` computes in on this machine: bf16 where the processor has it, else fp32."""
+LOW_NAME = {torch.float32: "fp32", torch.bfloat16: "bf16"}[LOW]
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from bench_network import (
     CLOCKS,
+    LOW,
     Subject,
     add_clock_option,
     add_network_options,
@@ -81,9 +82,9 @@ def cut_accuracy(
     cut(smaller, group, mask)
     for layer, repair in repairs.items():
         apply_repair(smaller.get_submodule(layer), repair)  # type: ignore[arg-type]
-    smaller = smaller.to(torch.bfloat16).to(memory_format=torch.channels_last)
+    smaller = smaller.to(LOW).to(memory_format=torch.channels_last)
     inputs, labels = subject.normalised("reward", images, seed=1)
-    inputs = inputs.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    inputs = inputs.to(LOW).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         decided = torch.cat([smaller(batch).argmax(1) for batch in inputs.split(250)])
     return 100 * float((decided == labels).double().mean())

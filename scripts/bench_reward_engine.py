@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from bench_network import (
     CLOCKS,
+    LOW,
+    LOW_NAME,
     Subject,
     add_clock_option,
     add_network_options,
@@ -41,15 +43,9 @@ from rlprune.pruning.surgery import cut
 from rlprune.rl.reward import pruning_reward
 
 B = 2.0
-ENGINES = (
-    ("raw", "fp32"),
-    ("raw", "bf16"),
-    ("raw", "int8"),
-    ("bn", "bf16"),
-    ("repair", "bf16"),
-    ("repair", "int8"),
-)
-"""Fidelities and precisions that are timed; in fp32 on ``--plain-masks`` masks."""
+PRECISIONS = {"raw": ("fp32", LOW_NAME, "int8"), "bn": (LOW_NAME,), "repair": (LOW_NAME, "int8")}
+ENGINES = tuple(dict.fromkeys((way, precision) for way, some in PRECISIONS.items() for precision in some))
+"""Fidelities and precisions that are timed; ``raw`` in fp32 on ``--plain-masks`` masks."""
 SHARES = (0.25, 0.5)
 """First rounds of the successive halving whose ranking is measured."""
 SLICES = (100, 250, 500)
@@ -90,7 +86,7 @@ def cut_and_run(subject: Subject, group: FilterGroup, mask: np.ndarray, inputs: 
 def make_engine(
     subject: Subject, group: FilterGroup, images: int, fidelity: str, accuracy: str, precision: str
 ) -> RewardEngine:
-    """An engine on images of the reward split; in ``fp32``, ``bf16``, or bytes with bf16 (``int8``)."""
+    """An engine on images of the reward split; in ``fp32``, ``bf16``, or bytes (``int8``)."""
     inputs, labels = subject.normalised("reward", images, seed=1)
     calibration, _ = subject.normalised("train", subject.config.pruning.calibration_images, seed=2)
     return RewardEngine(
@@ -102,7 +98,7 @@ def make_engine(
         fidelity=fidelity,  # type: ignore[arg-type]
         accuracy=accuracy,  # type: ignore[arg-type]
         ridge=subject.config.pruning.ridge,
-        dtype=torch.float32 if precision == "fp32" else torch.bfloat16,
+        dtype=torch.float32 if precision == "fp32" else LOW,
         seed=3,
         int8=precision == "int8",
     )
@@ -154,14 +150,14 @@ def bench_group(
 ) -> dict[str, dict[str, float]]:
     """Seconds a mask, seconds of set-up and peak memory of each way, for one group and repeat."""
     inputs, _ = subject.normalised("reward", arguments.images, seed=1)
-    low = copy.deepcopy(subject.model).to(torch.bfloat16).to(memory_format=torch.channels_last)
-    low_inputs = inputs.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    low = copy.deepcopy(subject.model).to(LOW).to(memory_format=torch.channels_last)
+    low_inputs = inputs.to(LOW).contiguous(memory_format=torch.channels_last)
     plain_inputs = inputs.contiguous()
     few = random_masks(group, arguments.plain_masks, seed=100 + repeat)
     many = random_masks(group, arguments.masks, seed=200 + repeat)
     ways: dict[str, Callable[[np.ndarray], None]] = {
         "plain fp32": lambda mask: masked_forward(subject.model, group, mask, plain_inputs),
-        "plain bf16, channels-last": lambda mask: masked_forward(low, group, mask, low_inputs),
+        f"plain {LOW_NAME}, channels-last": lambda mask: masked_forward(low, group, mask, low_inputs),
         "torch-pruning fp32": lambda mask: cut_and_run(subject, group, mask, plain_inputs),
     }
     found: dict[str, dict[str, float]] = {}
@@ -170,7 +166,7 @@ def bench_group(
         taken = sum(seconds(lambda mask=mask, way=way: way(mask), arguments.clock) for mask in few) / len(few)
         found[name] = {"mask": taken, "set-up": 0.0, "memory": peak_memory()}
     for fidelity, precision in ENGINES:
-        masks = few if precision == "fp32" else many
+        masks = few if (fidelity, precision) == ("raw", "fp32") else many
         reset_peak_memory()
         began = CLOCKS[arguments.clock]()
         engine = make_engine(subject, group, arguments.images, fidelity, "hard", precision)
@@ -196,7 +192,7 @@ def agreement(
         return float(kendalltau(rewards(cost, lost, masks), rewards(cost, true, masks)).statistic)
 
     found: dict[str, object] = {"masks": len(masks)}
-    for precision in ("bf16",) if fidelity == "bn" else ("bf16", "int8"):
+    for precision in dict.fromkeys([LOW_NAME] if fidelity == "bn" else [LOW_NAME, "int8"]):
         engine = make_engine(subject, group, arguments.images, fidelity, accuracy, precision)
         fast = MeasuredParts(engine, order, masks)
 
@@ -248,8 +244,8 @@ class MeasuredParts:
 def run_missing(subject: Subject, arguments: argparse.Namespace, records: Records) -> None:
     """Measures what is not recorded yet; each result is written as soon as it is there."""
     timed = {(row["repeat"], row["group"]) for row in records.of_kind("speed")}
-    peak = matrix_peak(torch.bfloat16, arguments.clock)
-    records.add("run", **provenance(), clock=arguments.clock, peak=peak)
+    peak = matrix_peak(LOW, arguments.clock)
+    records.add("run", **provenance(), clock=arguments.clock, peak=peak, peak_dtype=LOW_NAME)
     for repeat, group in itertools.product(range(arguments.repeats), subject.groups):
         if (repeat, group.name) in timed:
             continue

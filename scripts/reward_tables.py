@@ -40,7 +40,8 @@ def speed_lines(rows: list[Row]) -> list[str]:
         return []
     peak = max(run["peak"] for run in of_kind(rows, "run"))
     lines = [
-        "| way | masks/s | ratio to plain fp32 | with set-up | least of a group | MiB | of bf16 peak |",
+        "| way | masks/s | ratio to plain fp32 | with set-up | least of a group | MiB "
+        f"| of {peak_dtype(of_kind(rows, 'run'))} peak |",
         "|---|---|---|---|---|---|---|",
     ]
     for way in repeats[0][0]["ways"]:
@@ -61,6 +62,11 @@ def speed_lines(rows: list[Row]) -> list[str]:
             f"| {memory:.0f} | {reached} |"
         )
     return lines
+
+
+def peak_dtype(runs: list[Row]) -> str:
+    """In what the machine's peak was measured."""
+    return str(runs[0].get("peak_dtype", "bf16"))
 
 
 def group_ratios(repeats: list[list[Row]], way: str) -> dict[str, float]:
@@ -90,7 +96,7 @@ def agreement_lines(rows: list[Row]) -> list[str]:
     found = [
         (row["fidelity"], row["accuracy"], precision, row[precision])
         for row in of_kind(rows, "agreement")
-        for precision in ("bf16", "int8")
+        for precision in ("fp32", "bf16", "int8")
         if precision in row
     ]
     if not found:
@@ -125,7 +131,7 @@ def engine_report(rows: list[Row]) -> str:
         text += [
             f"{len(repeats[0])} groups, {first['images']} images, {first['masks']} masks a group for the "
             f"engine and {first['plain_masks']} for the slow ways, {len(repeats)} interleaved repeats: "
-            f"median [least, greatest]; {CLOCKS[runs[0]['clock']]}; bf16 matrix-product peak "
+            f"median [least, greatest]; {CLOCKS[runs[0]['clock']]}; {peak_dtype(runs)} matrix-product peak "
             f"{max(run['peak'] for run in runs) / 1e9:.0f} GMAC/s. With set-up: shared among {MASKS_A_GROUP} "
             "masks, as many as an agent judges with the default settings.",
             "",
@@ -189,8 +195,8 @@ def convolution_report(rows: list[Row]) -> str:
     blocks = list(layers[0]["times"])
     ways = list(layers[0]["times"][blocks[0]])
     lines = [
-        f"{where_from(runs)}; GMAC/s, best of {runs[0]['runs']}; {CLOCKS[runs[0]['clock']]}; bf16 "
-        f"matrix-product peak {max(run['peak'] for run in runs) / 1e9:.0f} GMAC/s.",
+        f"{where_from(runs)}; GMAC/s, best of {runs[0]['runs']}; {CLOCKS[runs[0]['clock']]}; "
+        f"{peak_dtype(runs)} matrix-product peak {max(run['peak'] for run in runs) / 1e9:.0f} GMAC/s.",
         "",
         f"| layer | in, out, pixels | {' | '.join(f'{way}, {block}' for block in blocks for way in ways)} |",
         "|---" * (2 + len(blocks) * len(ways)) + "|",
