@@ -127,6 +127,29 @@ def kind_lines(rows: list[Row]) -> list[str]:
     return lines
 
 
+def group_lines(rows: list[Row], epochs: float) -> list[str]:
+    """The drop on val of each kind of mask by group and keep ratio, and what the agent's masks are ahead."""
+    drops = {key_of(row): row["drop"] for row in of_kind(rows, "tuned") if row["epochs"] == epochs}
+    groups, kinds, ratios = (list(dict.fromkeys(values)) for values in zip(*drops, strict=True))
+    ratios.sort()
+    heads = [f"keep {ratio:g}: {' / '.join(kinds)}" for ratio in ratios]
+    lines = [f"| group | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
+    for group in groups:
+        cells = [[drops.get((group, kind, ratio)) for kind in kinds] for ratio in ratios]
+        shown = [" / ".join("" if drop is None else f"{drop:.2f}" for drop in cell) for cell in cells]
+        lines.append(f"| {group} | {' | '.join(shown)} |")
+    others = [kind for kind in kinds if kind != "agent"]
+    pairs = [(group, ratio) for group, kind, ratio in drops if kind == "agent"]
+    whole = [pair for pair in pairs if all((pair[0], kind, pair[1]) in drops for kind in others)]
+    if whole:
+        ahead = []
+        for other in others:
+            gains = [drops[group, other, ratio] - drops[group, "agent", ratio] for group, ratio in whole]
+            ahead.append(f"{other} {mean_and_error(np.array(gains))}")
+        lines += ["", f"The agent's masks are ahead, mean of {len(whole)}: {', '.join(ahead)}."]
+    return lines
+
+
 def gap_lines(rows: list[Row]) -> list[str]:
     """What agents gain over Taylor's mask of the same size on their reward images, and on val."""
     lines = ["| agent's images | agents | gain on them | gain on val | gap |", "|---|---|---|---|---|"]
@@ -159,6 +182,8 @@ def fidelity_report(rows: list[Row]) -> str:
             *kind_lines(rows),
             "",
         ]
+    for count in epochs:
+        text += [f"Drop on val after {count:g} epochs, percentage points:", "", *group_lines(rows, count), ""]
     if of_kind(rows, "agent"):
         text += ["Gains over Taylor's mask of the same size, percentage points:", "", *gap_lines(rows)]
     return "\n".join(text).strip()

@@ -69,6 +69,27 @@ def test_kinds_are_compared_on_the_groups_that_have_them_all() -> None:
     assert kind_lines(rows)[2:] == ["| 0.5 | 0 | 2 | 4.00 | 1.50 |", "| 0.5 | 1 | 1 | 1.00 | 0.50 |"]
 
 
+def test_what_the_agents_masks_are_ahead_by_hand() -> None:
+    from fidelity_tables import group_lines
+
+    drops = (("a", 0.5, 3.0, 1.0), ("b", 0.5, 5.0, 2.0), ("b", 0.3, 7.0, 3.0), ("c", 0.3, 9.0, None))
+    rows: list[dict[str, Any]] = [
+        {"kind": "tuned", "group": group, "mask": kind, "ratio": ratio, "epochs": 1.0, "drop": drop}
+        for group, ratio, *both in drops
+        for kind, drop in zip(("l1", "agent"), both, strict=True)
+        if drop is not None
+    ]
+    assert group_lines(rows, 1.0) == [
+        "| group | keep 0.3: l1 / agent | keep 0.5: l1 / agent |",
+        "|---|---|---|",
+        "| a |  /  | 3.00 / 1.00 |",
+        "| b | 7.00 / 3.00 | 5.00 / 2.00 |",
+        "| c | 9.00 /  |  /  |",
+        "",
+        "The agent's masks are ahead, mean of 3: l1 +3.00 ± 0.58.",
+    ]
+
+
 def test_shares_of_an_agents_time_by_hand() -> None:
     from reward_tables import agent_report
 
