@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 from stand_in_run import N_PARTS, N_STEPS, run, search_config
-from watched_search import PARTS, check_study, parts_done, start_script, wait_for_parts
+from watched_search import PARTS, check_study, kill_at, parts_done, start_script, wait_for_parts
 
 import rlprune
 from rlprune.config import DataConfig
@@ -32,14 +32,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_ends")]
 
 Note = Callable[[str, object], None]
 ONE_AT_A_TIME = {"cpus_per_trial": float(os.cpu_count() or 1)}
-
-
-def kill_at(settings: dict[str, Any], path: Path, parts: int) -> None:
-    """Start or resume the search in a process of its own, and kill -9 it once so many parts are done."""
-    process = start_script(path, settings)
-    wait_for_parts(process, Path(settings["log"]), parts)
-    process.kill()
-    process.wait()
 
 
 def test_a_driver_killed_at_three_random_moments(tmp_path: Path, record_property: Note) -> None:
