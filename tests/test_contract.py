@@ -18,6 +18,7 @@ from rlprune.errors import ModelError
 from rlprune.final_table import PASSES
 from rlprune.models import build_model
 from rlprune.pruning.groups import find_groups, read_groups
+from rlprune.safe_backward import safe_backward
 from rlprune.workbench import Workbench
 
 EXAMPLE = torch.zeros(1, 3, 32, 32)
@@ -48,10 +49,11 @@ def slightly_trained(factory: str, splits: DataSplits) -> nn.Module:
     images = Preprocess(splits.info)(torch.from_numpy(splits.train.images[:64]))
     labels = torch.from_numpy(splits.train.labels[:64])
     optimiser = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
-    for _ in range(4):
-        optimiser.zero_grad()
-        nn.functional.cross_entropy(model(images), labels).backward()
-        optimiser.step()
+    with safe_backward(model, images.device):
+        for _ in range(4):
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(model(images), labels).backward()
+            optimiser.step()
     return model.eval()
 
 
