@@ -5,6 +5,7 @@ process of every host and drops the networks and mounts, and nothing outside is 
 """
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,8 @@ from pathlib import Path
 
 NETWORK = "10.77.0"
 GATEWAY = f"{NETWORK}.1"
-PRIVATE = ("/root", "/home", "/tmp", "/run", "/dev", "/mnt/shared")
+SHARED = "/mnt/shared"
+PRIVATE = ("/root", "/home", "/tmp", "/run", "/dev", SHARED)
 OUTER = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ROOT = Path(__file__).resolve().parents[3]
@@ -25,16 +27,19 @@ _BEGAN = time.monotonic()
 
 def say(line: str) -> None:
     """One line of the timeline."""
-    print(f"{time.monotonic() - _BEGAN:7.1f} s  {line}", flush=True)
+    print(f"t={time.monotonic() - _BEGAN:6.1f}  {line}", flush=True)
 
 
 def why_not() -> str:
     """Why there can be no laboratory on this machine; empty if there can be one."""
     if os.geteuid() != 0:
         return "namespaces with networks of their own need root"
-    missing = [tool for tool in ("unshare", "nsenter", "ip") if not shutil.which(tool)]
+    tools = ("unshare", "nsenter", "ip", "ssh", "rsync", "pgrep", "/usr/sbin/sshd")
+    missing = [tool for tool in tools if not shutil.which(tool)]
     if missing:
-        return f"not installed: {', '.join(missing)} (Debian: util-linux iproute2)"
+        return (
+            f"not installed: {', '.join(missing)} (Debian: util-linux iproute2 openssh-server rsync procps)"
+        )
     script = "mount -t tmpfs tmpfs /mnt && mkdir /mnt/up /mnt/work /mnt/root && mount -t overlay overlay -o "
     script += "lowerdir=/,upperdir=/mnt/up,workdir=/mnt/work /mnt/root && ip link add br0 type bridge"
     tried = subprocess.run([*OUTER, "sh", "-c", script], capture_output=True, text=True)
@@ -44,20 +49,33 @@ def why_not() -> str:
 
 
 class Laboratory:
-    """A network, and the hosts on it. Its process is the first one of the outer namespaces."""
+    """A network, and the hosts on it. Its process is the first one of the outer namespaces.
+
+    Attributes:
+        state: The folder that everything is kept in.
+        home: What each new host finds in its home folder; it is the host's own from then on.
+        key: The private key that every host lets in.
+        hosts: Every host there ever was, by its name.
+    """
 
     def __init__(self) -> None:
         assert os.getpid() == 1, "start it inside namespaces of its own: see OUTER"
         self.state = Path(tempfile.mkdtemp(prefix="rlprune-lab-", dir="/var/tmp"))
         (self.state / "shared").mkdir()
+        self.home = self.state / "home"
+        self.key = self.state / "key"
+        (self.home / ".ssh").mkdir(parents=True)
+        make_key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key)]
+        subprocess.run(make_key, check=True)
+        shutil.copy(f"{self.key}.pub", self.home / ".ssh" / "authorized_keys")
         self.hosts: dict[str, Host] = {}
         for command in ("link set lo up", "link add br0 type bridge", f"address add {GATEWAY}/24 dev br0"):
             subprocess.run(["ip", *command.split()], check=True)
         subprocess.run(["ip", "link", "set", "br0", "up"], check=True)
 
-    def boot(self, name: str) -> "Host":
-        """A new machine."""
-        host = Host(self.state, name, f"{NETWORK}.{10 + len(self.hosts)}")
+    def boot(self, name: str, *, shared: bool = True) -> "Host":
+        """A new machine, with or without the folder that machines share (``SHARED``)."""
+        host = Host(self.state, name, f"{NETWORK}.{10 + len(self.hosts)}", SHARED if shared else "")
         self.hosts[name] = host
         return host
 
@@ -71,11 +89,11 @@ class Laboratory:
 class Host:
     """One machine."""
 
-    def __init__(self, state: Path, name: str, address: str) -> None:
+    def __init__(self, state: Path, name: str, address: str, shared: str) -> None:
         self.name, self.address, self._root = name, address, state / "hosts" / name / "root"
         log = (state / f"{name}.log").open("wb")
         command = [*OUTER, "--uts", "--ipc", "bash", str(Path(__file__).with_name("host_init.sh"))]
-        command += [name, address, str(state), GATEWAY, sys.prefix, *visible()]
+        command += [name, address, str(state), GATEWAY, sys.prefix, shared, *visible()]
         environment = {"PATH": PATH, "LANG": "C.UTF-8"}
         self._process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -106,7 +124,7 @@ class Host:
         return [*enter, *environment, "bash", "-c", f"cd; {text}"]
 
     def run(self, text: str, timeout: float = 600.0) -> str:
-        """Runs a line of shell on the host and returns what it printed."""
+        """Runs a line of shell on the host and returns what it printed; its exit code must be 0."""
         done = subprocess.run(
             self.command(text),
             stdin=subprocess.DEVNULL,
@@ -117,6 +135,12 @@ class Host:
         )
         assert done.returncode == 0, f"{self.name}: {text}: exit code {done.returncode}\n{done.stdout}"
         return done.stdout
+
+    def write(self, path: str, text: str) -> None:
+        """Makes a file on the host that only its owner may read."""
+        place = shlex.quote(path)
+        command = self.command(f"umask 077; mkdir -p $(dirname {place}); cat > {place}")
+        subprocess.run(command, input=text, text=True, check=True)
 
     def lose(self) -> None:
         """The machine is gone: its cable is cut, so that nobody hears of it, and all on it is killed."""
