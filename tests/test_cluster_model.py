@@ -138,3 +138,50 @@ def test_random_losses_come_at_their_rate_and_repeat_with_the_seed() -> None:
     assert found.node_losses == pytest.approx(expected, abs=3 * expected**0.5)
     assert found.lost / found.node_losses == pytest.approx(30, rel=0.25), "half a step on average"
     assert outcome(20, [[60.0] * 60] * 100, losses=losses) == found
+
+
+def test_the_tables_of_the_document_are_those_of_the_records() -> None:
+    from records import read_rows
+    from simulate_cluster import DOCUMENT, RECORDS, document
+
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert document(text, read_rows(RECORDS)) == text, "run python scripts/simulate_cluster.py"
+
+
+def test_the_model_is_trusted_once_three_measured_searches_agree_with_it() -> None:
+    from cluster_model import Outcome
+    from cluster_tables import trusted
+
+    def pair(measured: float) -> tuple[dict[str, Any], Any]:
+        return {"seconds": measured}, Outcome(makespan=100.0)
+
+    assert trusted([pair(91), pair(100), pair(109)])
+    assert not trusted([pair(91), pair(100), pair(111)])
+    assert not trusted([pair(100), pair(100)])
+
+
+def test_lines_and_searcher_costs_by_hand() -> None:
+    from simulate_cluster import line, searcher_costs
+
+    assert line([(1, 0, 1.0), (3, 10, 3.0)]) == pytest.approx((1.0, 0.2))
+    assert line([(1, 0, 3.0), (1, 10, 1.0)]) == pytest.approx((2.0, 0.0)), (
+        "no driver is faster with more trials"
+    )
+    points = [(10, 0, 0.3), (100, 0, 1.2), (10, 100, 0.5)]
+    rows = [
+        {"kind": "searcher", "live": live, "ended": ended, "ask": [[9.0, seconds]] * 3}
+        for live, ended, seconds in points
+    ]
+    assert searcher_costs(rows, "ask") == pytest.approx((0.2, 0.01, 0.002))
+
+
+def test_what_modelled_trials_cost_by_hand() -> None:
+    from cluster_tables import model_lines
+
+    row = {"kind": "model", "gpus": 2, "share": 0.5, "rate": 0.0, "makespan": 1800.0, "driver_busy": 90.0}
+    row |= {"node_seconds": 3600.0, "useful": 5400.0, "lost": 0.0, "ended": 10, "failed": 0}
+    spot = row | {"rate": 0.05, "makespan": 3600.0, "lost": 600.0, "failed": 2, "node_seconds": 7200.0}
+    (cells,) = model_lines([row, spot], (1.0, 0.4, 0.2))[2:]
+    assert cells == (
+        "| 2 | 0.5 | 4 | 20 | 75 % | 5 % | 9.00 | 36 s | 8 | 38 % | 10.0 % | 2 of 10 | 11.0 | 12.5 |"
+    ), "1 hour of nodes and half of a head for 10 trials; 2 and 1 for 8"
