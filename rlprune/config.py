@@ -289,7 +289,7 @@ class Config:
         "auto", "auto: bf16 where the device computes it natively", choices=("auto", "fp32", "bf16")
     )
     max_drop: float = setting(
-        math.nan, "the row to deploy is the smallest network within this drop on val (nan: none)"
+        math.nan, "marks the row to deploy: the fewest MACs within this drop on val, in points (nan: no row)"
     )
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

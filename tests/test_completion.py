@@ -1,7 +1,10 @@
 """The shell completes verbs, options and settings."""
 
+import os
+import pty
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -33,7 +36,9 @@ def completed(script: tuple[str, Path], *words: str) -> list[str]:
     program += 'printf "%s\\n" "${COMPREPLY[@]}"'
     start = "" if shell == "bash" else "autoload -U compinit && compinit -u -D; "
     done = subprocess.run([shell, "-c", start + program], capture_output=True, text=True, check=True)
-    return done.stdout.split()
+    offered = done.stdout.split()
+    # zsh's compgen leaves it to zsh to drop what does not begin like the word
+    return offered if shell == "bash" else [text for text in offered if text.startswith(words[-1])]
 
 
 def test_verbs_options_and_values(script: tuple[str, Path]) -> None:
@@ -65,3 +70,52 @@ def test_an_unknown_shell_is_refused(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit):
         main(["completion", "fish"])
     assert "choose from" in capsys.readouterr().err
+
+
+def test_zsh_completes_what_is_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if shutil.which("zsh") is None:
+        pytest.skip("zsh is not installed")
+    assert main(["completion", "zsh"]) == 0
+    (tmp_path / ".zshrc").write_text(
+        capsys.readouterr().out + 'show() { print -r -- "$BUFFER|" >> $HOME/line }\nzle -N show\n'
+        "bindkey -e\nbindkey '^T' show\n"
+        "zle-line-init() { touch $HOME/ready }\nzle -N zle-line-init\n"
+    )
+    (tmp_path / "runs").mkdir()
+    typed = ("rlprune sea", "rlprune search --b-g", "rlprune search --sampler ra", "rlprune report ru")
+    typed = (*typed, "rlprune prune --set agent.mas")
+    controller, terminal = pty.openpty()
+    shell = subprocess.Popen(
+        ["zsh", "-i"],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TERM": "dumb"},
+        start_new_session=True,
+    )
+    try:
+        wait_for(tmp_path / "ready", 1)
+        for number, text in enumerate(typed, start=1):
+            os.write(controller, f"{text}\t\x14\x15".encode())
+            wait_for(tmp_path / "line", number)
+    finally:
+        shell.kill()
+        shell.wait(10)
+        os.close(controller)
+        os.close(terminal)
+    assert (tmp_path / "line").read_text().splitlines() == [
+        "rlprune search |",
+        "rlprune search --b-grid |",
+        "rlprune search --sampler random |",
+        "rlprune report runs/|",
+        "rlprune prune --set agent.masks=|",
+    ]
+
+
+def wait_for(path: Path, lines: int) -> None:
+    """Waits until a file is there (or has so many lines), 30 seconds at most."""
+    deadline = time.monotonic() + 30
+    while not path.exists() or (path.name == "line" and path.read_text().count("\n") < lines):
+        assert time.monotonic() < deadline, f"{path.name}: nothing after 30 s"
+        time.sleep(0.05)

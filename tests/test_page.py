@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shlex
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +196,15 @@ def test_pictures_lie_beside_the_page(folder):
     assert filters_png([TrialRecord(status="COMPLETE", trial="t")]) is None
     assert filters_png([dataclasses.replace(complete("t", 1.0, 0.5, 0.5), b=None)]) is not None
     assert rewards_png("t", []) is None
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("layers", [3, 31, 120])
+def test_filters_of_many_layers_with_long_names_have_room(layers):
+    widths = {f"features.denseblock{n}.denselayer{n}.conv2": 64 for n in range(layers)}
+    row = dataclasses.replace(complete("t0000", 1.0, 0.5, 0.5), widths=widths, base_widths=widths)
+    width, height = struct.unpack(">II", filters_png([row, row])[16:24])
+    assert (height > width) == (layers > 30), "many layers stand below each other"
 
 
 def test_curves_come_back_as_they_were(tmp_path):

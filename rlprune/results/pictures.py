@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rlprune.results.record import TrialRecord
 
@@ -14,13 +15,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLUMNS = 5
+_MOST_ACROSS = 30
+"""Layers up to which they stand side by side."""
+_INCHES_A_LETTER = 0.065
+_HIGHEST = 80
+"""Inches of the longest picture; beyond, its letters become smaller."""
 
 
 def filters_png(rows: Sequence[TrialRecord]) -> bytes | None:
     """Percent of each convolution's filters that each network keeps, as a heat map.
 
     Args:
-        rows: Networks, one a line of the picture.
+        rows: Networks, one a line of the picture; one a column where the layers are many.
 
     Returns:
         A PNG file; None if no widths are known.
@@ -29,17 +35,30 @@ def filters_png(rows: Sequence[TrialRecord]) -> bytes | None:
     if not known:
         return None
     layers = list(known[0].base_widths)
-    shares = [[100 * row.widths[layer] / row.base_widths[layer] for layer in layers] for row in known]
-    figure = new_figure(width=2 + 0.42 * len(layers), height=1.6 + 0.34 * len(known))
+    shares = np.array(
+        [[100 * row.widths[layer] / row.base_widths[layer] for layer in layers] for row in known]
+    )
+    names = [_name(row) for row in known]
+    if len(layers) > _MOST_ACROSS:
+        return _heat_map(shares.T, lines=layers, columns=names)
+    return _heat_map(shares, lines=names, columns=layers)
+
+
+def _heat_map(shares: NDArray[np.float64], *, lines: Sequence[str], columns: Sequence[str]) -> bytes:
+    """Percentages as a table of colours and figures, with room for the longest names of lines and columns."""
+    beside, below = (_INCHES_A_LETTER * max(map(len, names)) for names in (lines, columns))
+    height = 0.8 + below + 0.24 * len(lines)
+    figure = new_figure(width=1.8 + beside + 0.42 * len(columns), height=height, highest=_HIGHEST)
     axes = figure.add_subplot()
     image = axes.imshow(shares, vmin=0, vmax=100, cmap="Blues", aspect="auto")
+    size = 7 * min(1.0, _HIGHEST / height)
     for line, values in enumerate(shares):
         for column, share in enumerate(values):
             ink = "white" if share > 60 else "black"
-            axes.text(column, line, f"{share:.0f}", ha="center", va="center", color=ink, fontsize=7)
-    axes.set_xticks(range(len(layers)), layers, rotation=90, fontsize=7)
-    axes.set_yticks(range(len(known)), [_name(row) for row in known], fontsize=7)
-    figure.colorbar(image, ax=axes, label="filters kept, %")
+            axes.text(column, line, f"{share:.0f}", ha="center", va="center", color=ink, fontsize=size)
+    axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=7)
+    axes.set_yticks(range(len(lines)), lines, fontsize=size)
+    figure.colorbar(image, ax=axes, label="filters kept, %", aspect=max(8, min(40, 3 * height)))
     return png_of(figure)
 
 
@@ -76,17 +95,17 @@ def _draw_rewards(axes: "Axes", curve: Mapping[str, Any]) -> None:
     axes.fill_between(steps, means - spreads, means + spreads, alpha=0.2)
     axes.plot(steps, means)
     axes.plot(steps, best, ".", markersize=4)
-    axes.set_title(curve["group"], fontsize=8)
+    axes.set_title(curve["group"], fontsize=8 if len(curve["group"]) < 30 else 6)
     axes.tick_params(labelsize=7)
     axes.grid(alpha=0.3)
 
 
-def new_figure(*, width: float, height: float) -> "Figure":
+def new_figure(*, width: float, height: float, highest: float = 40) -> "Figure":
     """A figure with its own canvas: no state of matplotlib is changed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(min(width, 40), min(height, 40)), dpi=120, layout="constrained")
+    figure = Figure(figsize=(min(width, 40), min(height, highest)), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

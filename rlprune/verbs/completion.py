@@ -29,8 +29,20 @@ _rlprune() {{
 }}
 complete -o default -F _rlprune rlprune
 """
-_ZSH = "autoload -U +X bashcompinit && bashcompinit\n"
-"""zsh takes bash's completions after this."""
+_ZSH_BEFORE = """\
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit -i; }
+autoload -U +X bashcompinit && bashcompinit
+"""
+"""zsh takes bash's completions after this, also where nothing has started its own."""
+_ZSH_AFTER = """\
+_rlprune_zsh() {
+    local -a space=()
+    [[ ${words[CURRENT-1]} == --set ]] && space=(-o nospace)
+    _bash_complete -o default "${space[@]}" -F _rlprune
+}
+compdef _rlprune_zsh rlprune
+"""
+"""zsh has no ``compopt``: whether a space follows is said when its completion is called."""
 
 
 def register(subparsers: Subparsers) -> None:
@@ -48,8 +60,10 @@ def register(subparsers: Subparsers) -> None:
 def completion(arguments: argparse.Namespace) -> int:
     """Prints the script."""
     if arguments.shell == "zsh":
-        print(_ZSH, end="")
+        print(_ZSH_BEFORE, end="")
     print(_script(arguments.verbs), end="")
+    if arguments.shell == "zsh":
+        print(_ZSH_AFTER, end="")
     return 0
 
 

@@ -19,18 +19,28 @@ if TYPE_CHECKING:
 
 def register(subparsers: Subparsers) -> None:
     """Adds the verb."""
-    verb = subparsers.add_parser(
-        "evaluate", help="measure a network file on any split of any data (prints JSON)"
-    )
+    text = "measure a network file on any split of any data (prints JSON)"
+    verb = subparsers.add_parser("evaluate", help=text, description=text)
     verb.add_argument(
         "network", metavar="NETWORK", help="network file, for example results/NAME/models/t0000.pt"
     )
-    verb.add_argument("--data", metavar="SOURCE", help=setting_help("data.source"))
+    verb.add_argument("--data", metavar="SOURCE", help="images (default: those of the network's run)")
     verb.add_argument(
-        "--split", choices=("train", "reward", "val", "test"), default="test", help="which images"
+        "--split",
+        choices=("train", "reward", "val", "test"),
+        default="test",
+        help="which images (default: test)",
     )
     verb.add_argument("--device", metavar="DEVICE", help=setting_help("device"))
-    verb.add_argument("--set", dest="settings", action="extend", nargs="+", default=[], metavar="NAME=VALUE")
+    verb.add_argument(
+        "--set",
+        dest="settings",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any setting of the data, or the precision, by its dotted name (see: rlprune settings)",
+    )
     add_trust_option(verb)
     verb.set_defaults(run_verb=evaluate)
 

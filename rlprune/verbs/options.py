@@ -66,8 +66,8 @@ GROUPS = {
 }
 """The options in the groups of the help; one that is in none stands under "more settings"."""
 
-COMMON = ("--data", "--model", "--base", "--allow-weak-base", "--seed", "--device", "--max-drop")
-RUN = (*COMMON, "--keep-whole", "--round-to", "--storage-path", "--name")
+COMMON = ("--data", "--model", "--base", "--allow-weak-base", "--seed", "--device")
+RUN = (*COMMON, "--keep-whole", "--round-to", "--storage-path", "--name", "--max-drop")
 SEARCH = (
     *RUN,
     "--b-grid",

@@ -12,7 +12,12 @@ from rlprune.verbs.options import Subparsers, setting_help
 
 def register(subparsers: Subparsers) -> None:
     """Adds the verb."""
-    verb = subparsers.add_parser("report", help="make the table and picture of a run again")
+    verb = subparsers.add_parser(
+        "report",
+        help="make a run's table, pictures and report.html again",
+        description="make a run's table, pictures and report.html again, and print the table; also while "
+        "the run is going on, and from a copied folder",
+    )
     verb.add_argument(
         "run",
         metavar="RUN",

@@ -12,7 +12,12 @@ from rlprune.verbs.whole_run import run_whole, stored_config, verb_of
 
 def register(subparsers: Subparsers) -> None:
     """Adds the verb."""
-    verb = subparsers.add_parser("resume", help="go on with a run that was interrupted")
+    verb = subparsers.add_parser(
+        "resume",
+        help="go on with a run that was interrupted",
+        description="go on with a run that was interrupted, with the settings it was started with; what "
+        "has been done is kept",
+    )
     verb.add_argument("run", metavar="RUN", help="run folder, for example results/NAME")
     add_trust_option(verb)
     add_loudness_options(verb)

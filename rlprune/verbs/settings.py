@@ -9,9 +9,11 @@ from rlprune.verbs.options import Subparsers
 
 def register(subparsers: Subparsers) -> None:
     """Adds the verb."""
-    subparsers.add_parser("settings", help="list every setting with its default").set_defaults(
-        run_verb=settings
+    text = "list every setting with its default"
+    verb = subparsers.add_parser(
+        "settings", help=text, description=f"{text}: for --set NAME=VALUE and files for --config"
     )
+    verb.set_defaults(run_verb=settings)
 
 
 def settings(arguments: argparse.Namespace) -> int:

@@ -9,7 +9,8 @@ from rlprune.verbs.options import Subparsers
 
 def register(subparsers: Subparsers) -> None:
     """Adds the verb."""
-    verb = subparsers.add_parser("validate", help="check configuration files without running anything")
+    text = "check configuration files without running anything"
+    verb = subparsers.add_parser("validate", help=text, description=f"{text}; tells every fault of each")
     verb.add_argument("configs", nargs="+", metavar="CONFIG", help="YAML file")
     verb.set_defaults(run_verb=validate)
 
