@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import nn
 
 from rlprune.pruning.groups import FilterGroup
@@ -50,10 +51,26 @@ def candidate_masks(outcome: AgentOutcome, count: int, allowed: np.ndarray) -> l
 
 
 def cut_copy(
-    bench: Workbench, model: nn.Module, group: FilterGroup, mask: np.ndarray, moments: Mapping[str, Moments]
+    bench: Workbench,
+    model: nn.Module,
+    group: FilterGroup,
+    mask: np.ndarray,
+    moments: Mapping[str, Moments],
+    *,
+    sharing: bool = False,
 ) -> nn.Module:
-    """A copy of a network, cut by a mask and (without moments: not) repaired."""
-    smaller = copy.deepcopy(model)
+    """A copy of a network, cut by a mask and (without moments: not) repaired.
+
+    Args:
+        bench: Images and device.
+        model: The network.
+        group: One of its groups.
+        mask: bool ``(f,)``.
+        moments: What the repair needs, by consumer.
+        sharing: Whether layers that the group does not touch have their weights from the network, which is
+            much of the memory of several candidates; such a copy must not be trained.
+    """
+    smaller = copy.deepcopy(model, _untouched(model, group) if sharing else {})
     cut(smaller, group, mask)
     if moments:
         for layer, repair in repair_for_mask(model, group, mask, moments).items():
@@ -62,9 +79,23 @@ def cut_copy(
     return smaller
 
 
+def _untouched(model: nn.Module, group: FilterGroup) -> dict[int, torch.Tensor]:
+    """The parameters and buffers that cutting and repairing a group leave alone, by their identity."""
+    layers = tuple(f"{member.layer}." for member in group.members)
+    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    touched = {id(tensor) for name, tensor in named if name.startswith(layers)}
+    return {id(tensor): tensor for _, tensor in named if id(tensor) not in touched}
+
+
 def make_candidate(
-    bench: Workbench, model: nn.Module, group: FilterGroup, mask: np.ndarray, moments: Mapping[str, Moments]
+    bench: Workbench,
+    model: nn.Module,
+    group: FilterGroup,
+    mask: np.ndarray,
+    moments: Mapping[str, Moments],
+    *,
+    sharing: bool = False,
 ) -> Candidate:
-    """Cuts a copy of a network, repairs it (without moments: not) and measures it on val."""
-    smaller = cut_copy(bench, model, group, mask, moments)
+    """As :func:`cut_copy`, and measured on val."""
+    smaller = cut_copy(bench, model, group, mask, moments, sharing=sharing)
     return Candidate(mask, smaller, bench.correct_val(smaller))

@@ -139,8 +139,12 @@ class PruningRun:
             state=part.get("agent"),
             on_state=lambda state: on_part({"agent": state}),
         )
+        moments = agent.moments
+        del agent  # fine-tuning needs the memory of its images
+        candidates = self._ranked_candidates(group, objective, outcome, moments)
+        del moments
         mask, tried = np.ones(group.n_filters, dtype=bool), 0
-        for candidate in self._ranked_candidates(group, objective, outcome, agent.moments):
+        for candidate in candidates:
             if candidate.mask.all():
                 break
             tried += 1
@@ -161,7 +165,7 @@ class PruningRun:
         """The agent's candidates, cut and repaired, by their reward on val, best first."""
         pruning, spent = self._config.pruning, self._comparison.drop(self._correct).drop
         candidates = [
-            make_candidate(self._bench, self._model, group, mask, moments)
+            make_candidate(self._bench, self._model, group, mask, moments, sharing=True)
             for mask in candidate_masks(outcome, pruning.candidates, objective.counts)
         ]
 

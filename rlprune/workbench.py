@@ -120,7 +120,7 @@ class Workbench:
         return RewardEngine(
             model,
             group,
-            self._normalised(images),
+            images,
             labels,
             calibration=calibration,
             fidelity=pruning.fidelity,  # type: ignore[arg-type]
@@ -130,6 +130,7 @@ class Workbench:
             seed=self.seed("patches", group.name),
             int8=pruning.int8 and self._config.precision != "fp32",
             cache_bytes=round(pruning.cache_mib * 2**20) or None,
+            prepare=self._normalised,
         )
 
     def moments(self, model: nn.Module, group: FilterGroup, calibration: torch.Tensor) -> dict[str, Moments]:

@@ -1,13 +1,13 @@
 """What a search costs beside its trials: seconds a trial, memory, and time to go on after a kill.
 
-python scripts/bench_search.py                      # trials that do nothing: overhead, driver, resuming
-python scripts/bench_search.py --memory --data parquet:../shared/data/cifar10 \
-        --base ../shared/models/vgg16_bn_cifar10.pt --width 1
+    python scripts/bench_search.py --out docs/search/cost.jsonl --data parquet:../shared/data/cifar10 \
+        --base ../shared/models/vgg16_bn_cifar10.pt --width 1 --groups 1,8,12
 
-Every repetition is a search of its own in a fresh process. Memory is what the kernel counts as private to a
-process (/proc/PID/smaps_rollup): what one more trial adds to a node, shared libraries and Ray's object store
-left out. With --memory the trials of one repetition are alive at the same time and prune the groups of
---groups (default: all); the first row is a process that has only imported what a trial needs.
+Every repetition is a search of its own in a fresh process, and a row of the records: an interrupted benchmark
+goes on with the repetitions that are missing. Memory is what the kernel counts as private to a process
+(/proc/PID/smaps_rollup): what one more trial adds to a node; shared libraries and Ray's object store are left
+out. The trials of one repetition are alive at the same time and prune the groups of --groups (default: all).
+``python scripts/search_tables.py`` makes the tables of docs/search.md from the records.
 """
 
 import argparse
@@ -26,7 +26,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from bench_network import add_network_options, load_subject, machine, spread
+from bench_network import add_network_options, load_subject, provenance
+from import_memory import private_bytes, private_bytes_of_imports
+from records import Records
+from search_tables import cost_report
 
 from rlprune.config import Config
 from rlprune.config_loading import config_to_dict, load_config
@@ -40,17 +43,12 @@ from rlprune.search.runner import run_trials
 from rlprune.search.trainable import Weights, arrays_of, build_run
 from rlprune.workbench import OnPart
 
-MIB = 2**20
-SECONDS_BETWEEN_LOOKS = 0.02
+KINDS = ["imports", "idle", "resumed", "memory"]
+SECONDS_BETWEEN_LOOKS = 0.1
 SECONDS_TO_ASSEMBLE = 600.0
-VAL_IMAGES = 1000  # they are evaluated in blocks: more take longer, not more memory
-
-
-def private_bytes() -> int:
-    """What is private to this process, in bytes."""
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
-    sizes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
-    return 1024 * (sizes["Private_Clean"] + sizes["Private_Dirty"])
+SECONDS_OF_A_REPETITION = 1800.0
+VAL_IMAGES = 250  # they are evaluated in blocks: more take longer, not more memory
+REWARD_IMAGES = 1000  # more fill the cache of the reward engine up to its budget (128 MiB on a CPU)
 
 
 class IdleRun:
@@ -70,7 +68,7 @@ class IdleRun:
         """Does nothing."""
         self.position += 1
         figures = {field.name: 0 for field in dataclasses.fields(StepReport)}
-        return StepReport(**{**figures, "group": "none", "step": 1, "n_steps": 1})
+        return StepReport(**{**figures, "group": "none", "step": 1, "n_steps": 1, "macs_ratio": 1.0})
 
     def histories(self) -> dict[str, list[dict[str, float]]]:
         """None: there was no agent."""
@@ -139,23 +137,6 @@ class WatchedRun(PruningRun):
             file.write(json.dumps([moment, size]) + "\n")
 
 
-def private_bytes_of_imports() -> list[float]:
-    """What processes that have imported all that a trial needs keep for themselves, in bytes."""
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-    code += "import bench_search, torch_pruning\ninput()\nprint(bench_search.private_bytes())\ninput()"
-    command = [sys.executable, "-c", code]
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen(command, **pipes) for _ in range(2)]  # two: libraries' pages are shared
-    sizes = []
-    for process in processes:
-        process.stdin.write("\n")
-        process.stdin.flush()
-    sizes = [float(process.stdout.readline()) for process in processes]
-    for process in processes:
-        process.communicate("\n")
-    return sizes
-
-
 def idle_search(arguments: argparse.Namespace) -> dict[str, float]:
     """One repetition: so many trials that do nothing, in a new folder or in one where they were killed."""
     began = time.perf_counter()
@@ -180,14 +161,14 @@ def idle_search(arguments: argparse.Namespace) -> dict[str, float]:
     return {"first": first, "rest": (whole - first) / max(1, finished - 1), "driver": private_bytes()}
 
 
-def watched_search(arguments: argparse.Namespace) -> dict[str, list[float]]:
+def watched_search(arguments: argparse.Namespace) -> dict[str, Any]:
     """One repetition: trials at the same time, and what each notes."""
     path = Path(arguments.worker)
     subject = load_subject(arguments)
     cores = os.cpu_count() or 1
     search = dataclasses.replace(
         subject.config.search,
-        b_grid=(5.0,),
+        b_grid=(50.0,),  # whatever is cut stays cut: the guard would only add fine-tunings
         num_samples=arguments.at_once,
         cpus_per_trial=cores / arguments.at_once,
         max_failures=0,
@@ -202,13 +183,15 @@ def watched_search(arguments: argparse.Namespace) -> dict[str, list[float]]:
         subject.config,
         search=search,
         # more of each take longer, not more memory
-        agent=dataclasses.replace(subject.config.agent, iterations=2),
+        agent=dataclasses.replace(subject.config.agent, iterations=1, masks=4),
         finetune=dataclasses.replace(subject.config.finetune, group_epochs=0.01, final_epochs=0.01),
-        pruning=dataclasses.replace(subject.config.pruning, candidates=1, keep_whole=whole),
+        pruning=dataclasses.replace(subject.config.pruning, keep_whole=whole),
     )
     folder = RunFolder.create(path, config_to_dict(config), {})
     val = subject.splits.val.take(np.arange(min(VAL_IMAGES, len(subject.splits.val))))
-    weights, splits = arrays_of(subject.model), dataclasses.replace(subject.splits, val=val)
+    reward = subject.splits.reward.take(np.arange(min(REWARD_IMAGES, len(subject.splits.reward))))
+    weights = arrays_of(subject.model)
+    splits = dataclasses.replace(subject.splits, val=val, reward=reward)
     build = partial(WatchedRun, notes=notes, trials=arguments.at_once)
     run_trials(config, weights, splits, folder=folder, resume=False, progress=print, build=build)
     found: dict[str, list[float]] = {}
@@ -216,71 +199,55 @@ def watched_search(arguments: argparse.Namespace) -> dict[str, list[float]]:
         for line in file.read_text().splitlines():
             moment, size = json.loads(line)
             found.setdefault(moment, []).append(size)
-    return found
+    return {"sizes": found}
 
 
-def repetition(path: Path, *options: str) -> dict[str, Any]:
+def repetition(kind: str, path: Path, *options: str) -> dict[str, Any]:
     """Runs one repetition in a fresh process; empty where the process was killed, as asked for."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--worker", str(path), *options]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, __file__, *sys.argv[1:], "--kind", kind, "--worker", str(path), *options]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=SECONDS_OF_A_REPETITION)
     if done.returncode not in (0, -signal.SIGKILL):
         raise SystemExit(f"a repetition failed with exit code {done.returncode}")
     return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {}
 
 
-def time_overhead(arguments: argparse.Namespace) -> None:
-    """Prints the figures of trials that do nothing."""
-    fresh, resumed = [], []
-    for _ in range(arguments.repeats):
-        with tempfile.TemporaryDirectory() as folder:
-            fresh.append(repetition(Path(folder) / "run"))
-            path = Path(folder) / "killed"
-            repetition(path, "--kill-after", str(arguments.trials // 2))
-            resumed.append(repetition(path))
-    print(f"{machine()}, {os.cpu_count()} CPUs; {arguments.trials} trials that do nothing, n = {len(fresh)}")
-    print("| what | median [least, greatest] |\n|---|---|")
-    print(f"| seconds a trial | {spread([one['rest'] for one in fresh], '.3f')} |")
-    print(f"| seconds from start to the first row | {spread([one['first'] for one in fresh])} |")
-    print(f"| private memory of the driver, MiB | {spread([one['driver'] / MIB for one in fresh], '.0f')} |")
-    half = arguments.trials // 2
-    print(
-        f"| killed after {half} rows: seconds to the next row | {spread([one['first'] for one in resumed])} |"
-    )
-
-
-def weigh_trials(arguments: argparse.Namespace) -> None:
-    """Prints what one more trial adds to a node."""
-    found = {"imports alone (n = 2)": private_bytes_of_imports()}
-    for _ in range(arguments.repeats):
-        with tempfile.TemporaryDirectory() as folder:
-            for moment, sizes in repetition(Path(folder) / "run").items():
-                found.setdefault(moment, []).extend(sizes)
-    trials = arguments.repeats * arguments.at_once
-    print(f"{machine()}; {arguments.at_once} trials at once, n = {trials} trials")
-    print("| private memory of a trial | MiB, median [least, greatest] |\n|---|---|")
-    for moment, sizes in found.items():
-        print(f"| {moment} | {spread([size / MIB for size in sizes], '.0f')} |")
+def repeat(records: Records, arguments: argparse.Namespace) -> None:
+    """Adds the repetitions that are missing to the records."""
+    if "imports" in arguments.kinds and not records.of_kind("imports"):
+        for sizes in private_bytes_of_imports():
+            records.add("imports", sizes=sizes)
+    for kind in (kind for kind in arguments.kinds if kind != "imports"):
+        while len(records.of_kind(kind)) < arguments.repeats:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "run"
+                if kind == "resumed":
+                    repetition("idle", path, "--kill-after", str(arguments.trials // 2))
+                found = repetition("memory" if kind == "memory" else "idle", path)
+            records.add(kind, trials=arguments.at_once if kind == "memory" else arguments.trials, **found)
 
 
 def main() -> None:
-    """Runs the benchmark and prints its table."""
+    """Runs what is missing of the benchmark and prints its tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repeats", type=int, default=3, help="searches, each in a fresh process")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="records, JSON lines")
+    parser.add_argument("--kinds", type=lambda text: text.split(","), default=KINDS, help=",".join(KINDS))
+    parser.add_argument("--repeats", type=int, default=3, help="searches of each kind, in fresh processes")
     parser.add_argument("--trials", type=int, default=200, help="trials that do nothing")
-    parser.add_argument("--memory", action="store_true", help="weigh real trials instead")
-    parser.add_argument("--at-once", type=int, default=2, help="with --memory: trials at the same time")
+    parser.add_argument("--at-once", type=int, default=2, help="trials weighed at the same time")
     parser.add_argument("--kill-after", type=int, default=-1, help=argparse.SUPPRESS)
+    parser.add_argument("--kind", help=argparse.SUPPRESS)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     add_network_options(parser)
     arguments = parser.parse_args()
     if arguments.worker:
-        print(json.dumps(watched_search(arguments) if arguments.memory else idle_search(arguments)))
-    elif arguments.memory:
-        weigh_trials(arguments)
-    else:
-        time_overhead(arguments)
+        print(json.dumps(watched_search(arguments) if arguments.kind == "memory" else idle_search(arguments)))
+        return
+    records = Records(arguments.out)
+    records.add("run", **provenance(), cpus=os.cpu_count(), threads=arguments.threads)
+    repeat(records, arguments)
+    print(cost_report(records.rows))
 
 
 if __name__ == "__main__":

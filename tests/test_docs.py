@@ -168,3 +168,11 @@ def test_the_comparison_of_schedulers_is_that_of_the_records(monkeypatch: pytest
 
     lines = table(records(ROOT / "docs" / "search" / "compare_schedulers.jsonl"))
     assert "\n".join(lines) in (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
+
+
+def test_the_costs_of_a_search_are_those_of_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from search_tables import DOCUMENT, with_tables
+
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert with_tables(text) == text, "run python scripts/search_tables.py"

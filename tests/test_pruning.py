@@ -11,12 +11,13 @@ import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from rlprune.candidates import cut_copy
 from rlprune.errors import ModelError, PruningError
 from rlprune.models import resnet20, resnet56, vgg16_bn
 from rlprune.pruning import prefix_cache
 from rlprune.pruning.cost import GroupCost, count_cost
 from rlprune.pruning.groups import FilterGroup, Member, find_groups
-from rlprune.pruning.repair import Gram, Repairer, apply_repair, collect_moments, repair_for_mask
+from rlprune.pruning.repair import Gram, Moments, Repairer, apply_repair, collect_moments, repair_for_mask
 from rlprune.pruning.reward_engine import STATISTICS_IMAGES, RewardEngine
 from rlprune.pruning.surgery import cut, groups_after_cut, resize_to_state
 
@@ -578,3 +579,50 @@ def test_cost_with_layers_that_have_no_weights_to_cut():
     cut(smaller, group, mask)
     found = count_cost(smaller, example)
     assert (cost.macs(np.array(5)), cost.params(np.array(5))) == pytest.approx((found.macs, found.params))
+
+
+def test_an_inverse_made_in_place_is_that_of_numpy():
+    covariance = torch.from_numpy(np.cov(np.random.default_rng(0).normal(size=(9, 50)))).float()
+    before = covariance.clone()
+    precision = Moments(torch.zeros(9), covariance).precision
+    expected = np.linalg.inv(before.double().numpy())
+    np.testing.assert_allclose(precision.numpy(), expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(covariance, before)
+
+
+@pytest.mark.parametrize("cache_bytes", [None, 0])
+def test_images_prepared_a_few_at_a_time_give_the_same_rewards(images, calibration, monkeypatch, cache_bytes):
+    monkeypatch.setattr(prefix_cache, "BLOCK_IMAGES_OF_A_CPU", 5)
+    model = warmed("resnet20")
+    group = find_groups(model, images[:1])[2]
+    masks = random_masks(group, 3)
+    expected = make_engine(model, group, images, calibration, "raw").accuracies(masks)
+    halves, seen = images / 2, []
+
+    def doubled(some: torch.Tensor) -> torch.Tensor:
+        seen.append(len(some))
+        return some * 2
+
+    engine = make_engine(model, group, halves, calibration, "raw", cache_bytes=cache_bytes, prepare=doubled)
+    np.testing.assert_allclose(engine.accuracies(masks), expected, atol=1e-4)
+    assert max(seen) == 5
+
+
+def test_candidates_that_share_weights_equal_copies_and_leave_the_network_alone(images, calibration):
+    model = warmed("resnet20")
+    group = find_groups(model, images[:1])[2]
+    before = copy.deepcopy(model.state_dict())
+    moments = collect_moments(model, group, calibration, ridge=1e-3, batch_size=32, seed=0)
+    for mask in (*random_masks(group, 2), np.ones(group.n_filters, dtype=bool)):
+        plain = cut_copy(None, model, group, mask, moments)
+        sharing = cut_copy(None, model, group, mask, moments, sharing=True)
+        assert all(
+            torch.equal(value, plain.state_dict()[name]) for name, value in sharing.state_dict().items()
+        )
+        places = {value.data_ptr() for value in model.state_dict().values()}
+        shared = [name for name, value in sharing.state_dict().items() if value.data_ptr() in places]
+        assert shared, "layers that the group does not touch"
+        touched = tuple(f"{member.layer}." for member in group.members)
+        assert not [name for name in shared if name.startswith(touched)]
+        assert not {value.data_ptr() for value in plain.state_dict().values()} & places
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

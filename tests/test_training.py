@@ -181,6 +181,10 @@ def test_a_resumed_fit_equals_an_uninterrupted_one(digits_splits: DataSplits, tm
     assert equal(weights(resumed), weights(fit_small(digits_splits)))
 
 
+def test_a_fitted_network_keeps_no_gradients(digits_splits: DataSplits) -> None:
+    assert all(parameter.grad is None for parameter in fit_small(digits_splits).parameters())
+
+
 def test_divergence_is_told_with_its_remedy(digits_splits: DataSplits) -> None:
     wild = dataclasses.replace(SCHEDULE, learning_rate=1e30)
     with pytest.raises(

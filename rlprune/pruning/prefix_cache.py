@@ -1,6 +1,6 @@
 """The images of a reward engine, kept as the values that no mask can change, within a budget of memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,10 @@ from rlprune.pruning.partition import Partition
 
 BLOCK_IMAGES = 500
 """Images that go through the network at a time, while memory lasts."""
+BLOCK_IMAGES_OF_A_CPU = 125
+"""Images that go through a prefix on a CPU, which is busy with few; and through a suffix at least."""
+BLOCK_BYTES_OF_A_CPU = 32 * 2**20
+"""What crosses at a time into a suffix on a CPU: of the groups behind, more images go through at a time."""
 SHARE_OF_FREE_MEMORY = 0.25
 MOST_ON_A_CPU = 128 * 2**20
 """Bytes: more is needed by the early layers of wide networks only, which cost little to compute again."""
@@ -19,10 +23,16 @@ SAMPLE_IMAGES = 256
 """Images that the steps of bytes are read from."""
 
 Values = tuple[torch.Tensor, ...]
+Prepare = Callable[[torch.Tensor], torch.Tensor]
+
+
+def normalised_already(images: torch.Tensor) -> torch.Tensor:
+    """Images that need no preparing."""
+    return images
 
 
 class PrefixCache:
-    """Normalised images and their classes, handed out as (values at the boundary, classes) in blocks.
+    """Images and their classes, handed out as (values at the boundary, classes) in blocks.
 
     What fits the budget is computed once: for all images, or else for as many blocks as possible of those in
     use. The rest is computed again in every round, so the budget changes the time and never the values.
@@ -35,24 +45,32 @@ class PrefixCache:
         labels: torch.Tensor,
         dtype: torch.dtype,
         budget: int | None,
+        prepare: Prepare = normalised_already,
     ) -> None:
         """Fills the cache.
 
         Args:
             part: The network in two parts.
-            inputs: Normalised images ``(n, c, h, w)``, fp32.
+            inputs: Images ``(n, c, h, w)``.
             labels: Their classes ``(n,)``.
             dtype: Of the forward passes.
             budget: Bytes that cached values may take; None: a quarter of the free memory, on a CPU 128 MiB at
                 most.
+            prepare: Gives the normalised images ``(n, c, h, w)``, fp32, for some of the inputs: a copy of all
+                of them in fp32 would take four times the memory that the images take, which trials share.
         """
+        self._prepare = prepare
         self._part, self._inputs, self._labels, self._dtype = part, inputs, labels, dtype
         self._budget = usual_budget(inputs.device) if budget is None else budget
         self._steps: Sequence[torch.Tensor | None] | None = None
+        self.block_images = self._prefix_images = BLOCK_IMAGES
         self.image_bytes = sum(
             value[0].numel() * value.element_size() for value in self._boundary(inputs[:1])
         )
-        self.block_images = BLOCK_IMAGES
+        if inputs.device.type == "cpu":
+            self._prefix_images = min(BLOCK_IMAGES, BLOCK_IMAGES_OF_A_CPU)
+            fitting = BLOCK_BYTES_OF_A_CPU // self.image_bytes
+            self.block_images = max(self._prefix_images, min(BLOCK_IMAGES, fitting))
         self._all: Values | None = None
         if self.image_bytes * len(labels) <= self._budget:
             self._all = retried(self._compute_all, self.halve_blocks)
@@ -137,10 +155,18 @@ class PrefixCache:
             start += len(block)
         return tuple(kept)
 
+    def boundary(self, images: torch.Tensor, prepare: Prepare = normalised_already) -> Values:
+        """The values that cross for some images ``(n, c, h, w)``, which go through a few at a time."""
+        pieces = [
+            self._part.boundary(prepare(piece).to(dtype=self._dtype, memory_format=torch.channels_last))
+            for piece in images.split(min(self._prefix_images, self.block_images))
+        ]
+        if len(pieces) == 1:
+            return pieces[0]
+        return tuple(torch.cat(values) for values in zip(*pieces, strict=True))
+
     def _boundary(self, block: torch.Tensor) -> Values:
-        return self._encoded(
-            self._part.boundary(block.to(dtype=self._dtype, memory_format=torch.channels_last))
-        )
+        return self._encoded(self.boundary(block, self._prepare))
 
     def _encoded(self, values: Values) -> Values:
         if self._steps is None:

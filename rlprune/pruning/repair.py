@@ -110,19 +110,31 @@ class Moments:
 
     @cached_property
     def precision(self) -> torch.Tensor:
-        """The inverse of the covariance, by one Cholesky factorisation in fp64."""
-        factor = cholesky(self.covariance.double())
-        return torch.cholesky_inverse(factor).float()
+        """The inverse of the covariance, by one Cholesky factorisation in fp64.
+
+        In place: 512 channels under a 3 x 3 kernel are 170 MB in fp64, and a second one is not needed.
+        """
+        matrix = self.covariance.double()
+        factor = cholesky(matrix, out=matrix)
+        return torch.cholesky_inverse(factor, out=factor).float()
 
 
-def cholesky(matrix: torch.Tensor) -> torch.Tensor:
+def cholesky(matrix: torch.Tensor, *, out: torch.Tensor | None = None) -> torch.Tensor:
     """The lower factor of a symmetric positive definite matrix; on a GPU without waiting for it.
+
+    Args:
+        matrix: The matrix ``(n, n)``.
+        out: Where the factor is written, if anywhere: may be the matrix itself.
 
     Raises:
         PruningError: The matrix is not positive definite (on a CPU, where looking costs nothing; on a GPU the
             factor is NaN, which every accuracy computed from it shows).
     """
-    factor, info = torch.linalg.cholesky_ex(matrix)
+    if out is None:
+        factor, info = torch.linalg.cholesky_ex(matrix)
+    else:
+        info = torch.empty((), dtype=torch.int32, device=matrix.device)
+        factor, info = torch.linalg.cholesky_ex(matrix, out=(out, info))
     if factor.device.type != "cpu":
         return factor.masked_fill(info != 0, torch.nan)
     if info.item():

@@ -21,7 +21,7 @@ from rlprune.pruning.groups import FilterGroup
 from rlprune.pruning.masked_consumer import ConsumerWeights, MaskedConsumer, WeightsForMask
 from rlprune.pruning.memory import retried
 from rlprune.pruning.partition import Partition, replace_modules, trace
-from rlprune.pruning.prefix_cache import PrefixCache
+from rlprune.pruning.prefix_cache import PrefixCache, Prepare, normalised_already
 from rlprune.pruning.repair import Gram, Moments, Repairer
 from rlprune.pruning.surgery import check_mask
 
@@ -57,13 +57,14 @@ class RewardEngine:
         seed: int,
         int8: bool = False,
         cache_bytes: int | None = None,
+        prepare: Prepare = normalised_already,
     ) -> None:
         """Computes and keeps what no mask can change.
 
         Args:
             model: The network as it is now; it is neither changed nor kept.
             group: The group whose masks will be measured.
-            inputs: Normalised images of the reward split ``(n, c, h, w)``, fp32, on the network's device.
+            inputs: Images of the reward split ``(n, c, h, w)`` on the network's device.
             labels: Their classes ``(n,)``, int64, on the same device.
             calibration: Normalised train images, for ``bn`` and ``repair``.
             fidelity: How a masked network is measured.
@@ -75,6 +76,7 @@ class RewardEngine:
                 with AVX2, as ``raw`` or ``repair``, as far as :class:`ByteSuffix` can.
             cache_bytes: Budget of the values that are kept; None: a quarter of the free memory. It changes
                 the time, never the results.
+            prepare: Gives the normalised images, fp32, for some of the inputs; left out, they are that.
         """
         self.group = group
         self.moments: dict[str, Moments] = {}
@@ -94,13 +96,13 @@ class RewardEngine:
         self._suffix = part.suffix
         self._norms = [module for module in part.suffix.modules() if isinstance(module, _BatchNorm)]
         with torch.inference_mode():
-            self._images = PrefixCache(part, inputs, labels, dtype, cache_bytes)
+            self._images = PrefixCache(part, inputs, labels, dtype, cache_bytes, prepare)
             self._totals_device = labels.device
             if fidelity == "bn":
                 block = calibration[:STATISTICS_IMAGES].to(dtype=dtype, memory_format=torch.channels_last)
                 self._statistics = part.boundary(block)
             if fidelity == "repair":
-                collect = partial(self._collect_moments, part, exact, calibration, ridge, dtype, seed)
+                collect = partial(self._collect_moments, exact, calibration, ridge, seed)
                 self.moments = retried(collect, self._images.halve_blocks)
             formats = self._hold_bytes(graph) if int8 and runs_bytes(labels.device) else {}
             self._weights = {}
@@ -124,13 +126,7 @@ class RewardEngine:
         return suffix.formats
 
     def _collect_moments(
-        self,
-        part: Partition,
-        exact: dict[str, nn.Module],
-        calibration: torch.Tensor,
-        ridge: float,
-        dtype: torch.dtype,
-        seed: int,
+        self, exact: dict[str, nn.Module], calibration: torch.Tensor, ridge: float, seed: int
     ) -> dict[str, Moments]:
         """The moments of what each consumer reads of the train images, from one pass."""
         grams = {}
@@ -139,7 +135,7 @@ class RewardEngine:
             assert isinstance(layer, nn.Conv2d | nn.Linear)
             grams[name] = module.gram = Gram(layer, len(calibration), seed)
         for block in calibration.split(self._images.block_images):
-            self._suffix(*part.boundary(block.to(dtype=dtype, memory_format=torch.channels_last)))
+            self._suffix(*self._images.boundary(block))
         for module in self._layers.values():
             module.gram = None
         return {name: gram.moments(ridge) for name, gram in grams.items()}

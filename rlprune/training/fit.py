@@ -118,6 +118,7 @@ def fit(
                     on_step(training.step, training.steps)
                 if training.step % training.epoch_steps == 0:
                     training.close_epoch(on_epoch)
+        training.optimizer.zero_grad(set_to_none=True)  # as large as the network, and copied with it
         model.eval()
         return FitReport(training.steps, training.mean_loss())
 
