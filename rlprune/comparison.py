@@ -7,6 +7,7 @@ import numpy as np
 from torch import nn
 
 from rlprune.config import Config
+from rlprune.pruning.latency_table import LatencyTable
 from rlprune.pruning.surgery import widths
 from rlprune.results.interval import Drop, paired_drop
 from rlprune.results.record import TrialRecord
@@ -22,9 +23,10 @@ class Comparison:
         base_correct: Which images of val the base model gets right: bool ``(n,)``.
     """
 
-    def __init__(self, bench: Workbench, base: nn.Module) -> None:
-        """Measures the base model."""
-        self._bench = bench
+    def __init__(self, bench: Workbench, base: nn.Module, table: LatencyTable | None = None) -> None:
+        """Measures the base model; with a table of layer times records tell predicted latencies too."""
+        self._bench, self._table = bench, table
+        self._base_latency = None if table is None else table.latency(base)
         self._base_cost = bench.cost(base)
         self._base_widths = widths(base)
         self.base_correct = bench.correct_val(base)
@@ -84,9 +86,19 @@ class Comparison:
             base_params=self._base_cost.params,
             widths=widths(model),
             base_widths=self._base_widths,
+            **self._predicted(model),
             groups=[report.to_metrics() for report in reports],
             seconds=sum(report.seconds for report in reports),
         )
+
+    def _predicted(self, model: nn.Module) -> dict[str, Any]:
+        if self._table is None:
+            return {}
+        return {
+            "latency_table_batch": self._table.batch,
+            "latency_ms_base_table": self._base_latency,
+            "latency_ms_table": self._table.latency(model),
+        }
 
     def _ratios(self, model: nn.Module) -> dict[str, Any]:
         cost = self._bench.cost(model)

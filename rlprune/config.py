@@ -87,7 +87,8 @@ class PruningConfig:
         math.nan,
         "in the place of b: the share of the MACs to come down to; phi and budget then count for nothing",
     )
-    efficiency: str = setting("macs", "what phi counts", choices=("filters", "macs", "params"))
+    efficiency: str = setting("macs", "what phi counts", choices=("filters", "macs", "params", "latency"))
+    latency_batch: int = setting(1, "images of a batch where efficiency is latency: 1 or 256", low=1)
     efficiency_weight: float = setting(
         1.0, "exponent of phi in the reward; above 1 the agent gives more accuracy for fewer MACs", above=0
     )
@@ -256,9 +257,7 @@ class SearchConfig:
         0, "further processes of a trial that judge a part of every step's masks", low=0
     )
     cpus_per_env_runner: float = setting(1.0, "CPUs (and torch threads) of an env runner", above=0)
-    gpus_per_env_runner: float = setting(
-        0.0, "fraction of a GPU, or a whole number of GPUs, of an env runner", low=0
-    )
+    gpus_per_env_runner: float = setting(0.0, "fraction of a GPU, or whole GPUs, of an env runner", low=0)
     max_failures: int = setting(1, "times a failed trial is retried from its checkpoint", low=0)
     address: str = setting("local", "Ray cluster: local | auto | HOST:PORT")
     storage_path: str = setting(

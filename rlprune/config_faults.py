@@ -34,6 +34,11 @@ def faults_of(config: Config) -> Iterator[str]:
             "pruning.target_macs: expected a share of the MACs between 0 and 1; "
             f"got {config.pruning.target_macs:g}"
         )
+    if config.pruning.latency_batch not in (1, 256):
+        yield (
+            "pruning.latency_batch: expected 1 or 256, the batches that finished networks are timed at; "
+            f"got {config.pruning.latency_batch}"
+        )
     if config.pruning.sweeps > 1 and (config.pruning.has_target or config.search.target_macs):
         yield (
             "pruning.sweeps: a target of MACs is reached in the first sweep; use pruning.sweeps 1 with "

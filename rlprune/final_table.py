@@ -190,7 +190,12 @@ def _with_test(
 def device_name(device: torch.device, dtype: torch.dtype) -> str:
     """What a latency was measured on and how: the processor, its threads, the precision, the passes."""
     passes = f"medians of {' and '.join(str(count) for count in PASSES.values())} passes"
+    return f"{hardware_name(device, dtype)}, {passes}"
+
+
+def hardware_name(device: torch.device, dtype: torch.dtype) -> str:
+    """The processor, its threads and the precision."""
     precision = "bf16" if dtype == torch.bfloat16 else "fp32"
     if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, {precision}, {passes}"
-    return f"{cpu_name()}, {torch.get_num_threads()} threads, {precision}, {passes}"
+        return f"{torch.cuda.get_device_name(device)}, {precision}"
+    return f"{cpu_name()}, {torch.get_num_threads()} threads, {precision}"

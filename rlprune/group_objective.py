@@ -9,16 +9,22 @@ import torch
 from torch import nn
 
 from rlprune.config import Config, PruningConfig
+from rlprune.errors import ConfigError
 from rlprune.macs_target import TargetPlan, check_reachable
 from rlprune.pruning.cost import GroupCost, group_macs
 from rlprune.pruning.groups import FilterGroup
+from rlprune.pruning.latency_table import LatencyTable
 from rlprune.rl.counts import allowed_counts
 from rlprune.rl.objective import DropBound, MacsTarget, Objective
 from rlprune.workbench import Workbench
 
 
 def objective_alone(
-    pruning: PruningConfig, model: nn.Module, group: FilterGroup, example: torch.Tensor
+    pruning: PruningConfig,
+    model: nn.Module,
+    group: FilterGroup,
+    example: torch.Tensor,
+    table: LatencyTable | None = None,
 ) -> Objective:
     """The objective of one group where all others stay as they are; nothing has been spent before it.
 
@@ -29,11 +35,20 @@ def objective_alone(
         model: The network.
         group: One of its groups.
         example: One normalised input batch ``(n, c, h, w)``.
+        table: The times of the layers, for ``pruning.efficiency`` latency.
+
+    Raises:
+        ConfigError: They are missing.
     """
     counts = allowed_counts(group.n_filters, pruning.round_to)
     if pruning.has_target:
         return MacsTarget(counts, counts[:1], np.zeros(1))
-    cost = GroupCost(model, group, example)
+    if pruning.efficiency == "latency" and table is None:
+        raise ConfigError(
+            "pruning.efficiency latency needs a table of layer times, and none was given; the verbs and "
+            "rlprune.prune measure one"
+        )
+    cost = GroupCost(model, group, example, table)
     return DropBound(counts, cost, pruning.efficiency, pruning.efficiency_weight, pruning.b)
 
 
@@ -45,19 +60,22 @@ class GroupObjectives:
         order: Their names in the order of pruning.
     """
 
-    def __init__(self, config: Config, bench: Workbench, base: nn.Module) -> None:
+    def __init__(
+        self, config: Config, bench: Workbench, base: nn.Module, table: LatencyTable | None = None
+    ) -> None:
         """Finds the groups.
 
         Args:
             config: The settings of the run.
             bench: Its images and device.
             base: The base model, which is neither changed nor copied.
+            table: The times of its layers, for ``pruning.efficiency`` latency.
 
         Raises:
-            ConfigError: The target is out of reach.
+            ConfigError: The target is out of reach, or the table is missing.
             ModelError: The network has no prunable group.
         """
-        self._config, self._bench, self._base = config, bench, base
+        self._config, self._bench, self._base, self._table = config, bench, base, table
         pruning = config.pruning
         self.groups = bench.groups(base)
         self._shares = group_macs(base, self.groups, bench.example)
@@ -67,6 +85,8 @@ class GroupObjectives:
         self._plan: TargetPlan | None = None  # measured for the first group
         if pruning.has_target:
             check_reachable((pruning.target_macs,), base, self.groups, bench.example, pruning.round_to)
+        else:
+            objective_alone(pruning, base, self.groups[0], bench.example, table)  # refuses at once
 
     def of(
         self, model: nn.Module, groups: Sequence[FilterGroup], group: FilterGroup, sweep: int
@@ -82,7 +102,7 @@ class GroupObjectives:
         pruning, example = self._config.pruning, self._bench.example
         if not pruning.has_target:
             bound = dataclasses.replace(pruning, b=self._bound(group.name, sweep))
-            return objective_alone(bound, model, group, example)
+            return objective_alone(bound, model, group, example, self._table)
         if self._plan is None:
             self._plan = TargetPlan.measured(self._config, self._bench, self._base, self.groups)
         rest = self.order[self.order.index(group.name) + 1 :]

@@ -17,6 +17,7 @@ from rlprune.errors import CheckpointError
 from rlprune.group_objective import objective_alone
 from rlprune.pruning.groups import FilterGroup
 from rlprune.pruning.importance import SCORES, filter_statistics, filter_weights
+from rlprune.pruning.latency_table import LatencyTable
 from rlprune.results.layer_filters import LayerFilters
 from rlprune.rl.group_task import GroupTask
 from rlprune.rl.task import FilterContext
@@ -28,7 +29,12 @@ SHOWN_SCORES = tuple(kind for kind in SCORES if kind != "random")
 
 
 def inspect_group(
-    config: Config, bench: Workbench, base: nn.Module, group: FilterGroup, agent: Mapping[str, Any]
+    config: Config,
+    bench: Workbench,
+    base: nn.Module,
+    group: FilterGroup,
+    agent: Mapping[str, Any],
+    table: LatencyTable | None = None,
 ) -> LayerFilters:
     """What is known of each filter of a group.
 
@@ -39,6 +45,7 @@ def inspect_group(
         base: The base model.
         group: One of its groups.
         agent: What the trial kept of the group's agent: ``keep_probabilities`` and ``mask``.
+        table: The run's times of layers, for ``pruning.efficiency`` latency.
 
     Raises:
         CheckpointError: The agent belongs to a group of another size.
@@ -56,7 +63,7 @@ def inspect_group(
     scores = {kind: SCORES[kind](statistics, rng).astype(np.float32) for kind in SHOWN_SCORES}
     context = FilterContext(statistics.features(), filter_weights(base, group), scores["l1"])
     engine = bench.reward_engine(base, group, calibration)
-    objective = objective_alone(config.pruning, base, group, bench.example)
+    objective = objective_alone(config.pruning, base, group, bench.example, table)
     task = GroupTask(engine, context, config.pruning, objective, spent=0.0)
     task.redraw(rng)
     alone = turned_round(np.ones_like(mask))

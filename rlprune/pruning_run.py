@@ -28,6 +28,7 @@ from rlprune.group_agent import agent_record, env_runners, group_agent
 from rlprune.group_objective import GroupObjectives
 from rlprune.models.build import is_in_memory
 from rlprune.pruning.groups import FilterGroup
+from rlprune.pruning.latency_table import LatencyTable
 from rlprune.pruning.repair import Moments
 from rlprune.pruning.surgery import groups_after_cut, resize_to_state
 from rlprune.results.environment import describe_environment
@@ -46,7 +47,9 @@ FINAL_STEP = "final fine-tuning"
 class PruningRun:
     """One run of the method on one network; its state is everything that the next step needs."""
 
-    def __init__(self, config: Config, model: nn.Module, splits: DataSplits) -> None:
+    def __init__(
+        self, config: Config, model: nn.Module, splits: DataSplits, table: LatencyTable | None = None
+    ) -> None:
         """Measures the base model and finds its groups.
 
         Args:
@@ -54,16 +57,17 @@ class PruningRun:
                 ``config.pruning.target_macs`` the share of the MACs that it comes down to.
             model: The base model; it is not changed, nor may it be while the run lasts.
             splits: The images, sealed: without test.
+            table: The times of the base model's layers, for ``pruning.efficiency`` latency.
 
         Raises:
-            ConfigError: The splits hold test images, or the target is out of reach.
+            ConfigError: The splits hold test images, the target is out of reach, or the table is missing.
             ModelError: The network has no prunable group.
         """
         self._config = config
         self._bench = Workbench(config, splits)
         self._base = self._bench.teacher = self._bench.placed(model).eval()
-        self._comparison = Comparison(self._bench, self._base)
-        self._objectives = GroupObjectives(config, self._bench, self._base)
+        self._comparison = Comparison(self._bench, self._base, table)
+        self._objectives = GroupObjectives(config, self._bench, self._base, table)
         self._order = self._objectives.order
         self._groups = self._objectives.groups  # of the network as it is now
         self._model = copy.deepcopy(self._base)

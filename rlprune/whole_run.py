@@ -20,6 +20,7 @@ from rlprune.macs_target import check_reachable, targets_of
 from rlprune.results.environment import describe_environment
 from rlprune.results.folder import BASE, RunFolder
 from rlprune.results.record import TrialRecord
+from rlprune.run_latency import check_device, keep_table
 from rlprune.search.on_nodes import prepare_nodes
 from rlprune.search.ray_session import ray_session
 from rlprune.search.study_storage import with_storage_checked
@@ -75,6 +76,7 @@ def run_whole(
         else:
             folder = where
             check_identity(folder, identity(splits, base))
+        keep_table(config, folder, splits, base.model)
         try:
             records = job.run(config, folder, splits.sealed(), base, resuming)
         except KeyboardInterrupt as interrupt:
@@ -117,6 +119,7 @@ def checked(config: Config, verb: str) -> Config:
             "give each a share, for example --gpus-per-trial 0.25, or leave --device out"
         )
     check_env_runners(config, verb, resolve_device(config.device).type)
+    check_device(config, verb)
     if verb == "search":
         config = with_storage_checked(config)
     return dataclasses.replace(

@@ -27,7 +27,7 @@ TIERS = (
     {"macs_target"},
     {"group_objective"},
     {"baselines", "pruning_run", "final_table", "identity", "inspection"},
-    {"job"},
+    {"job", "run_latency"},
     {"search", "deploy"},
     {"whole_run"},
     {"verbs", "library"},
@@ -36,7 +36,7 @@ TIERS = (
 )
 READ_RESULTS = {
     *("baselines", "comparison", "pruning_run", "final_table", "identity", "inspection"),
-    *("job", "whole_run", "search", "deploy", "cli", "verbs", "library"),
+    *("job", "run_latency", "whole_run", "search", "deploy", "cli", "verbs", "library"),
 }
 DOORS = {  # what is imported when a name of the package is first used, or `rlprune.search` is called
     "rlprune": {

@@ -11,6 +11,7 @@ from rlprune.final_table import measure_network
 from rlprune.library.inputs import read_inputs
 from rlprune.library.progress import Display, Progress, display_for
 from rlprune.pruning_run import PruningRun
+from rlprune.run_latency import measured_table
 from rlprune.search.ray_session import ray_session
 from rlprune.training.network_file import PrunedNetwork
 from rlprune.whole_run import checked, prepare
@@ -68,7 +69,8 @@ def prune(
     display = display_for(progress)
     with ray_session(config):
         config, base = prepare(config, inputs.splits, display.line, inputs.model)
-        run = PruningRun(config, base.model, inputs.splits.sealed())
+        table = measured_table(config, inputs.splits, base.model)
+        run = PruningRun(config, base.model, inputs.splits.sealed(), table)
         _drive(run, config.agent.iterations, display)
     network = run.network()
     record = measure_network(config, inputs.splits, base.model, network, run.record(), display.line)

@@ -20,7 +20,7 @@ from rlprune.library.progress import Progress, display_for
 from rlprune.models.build import runs_foreign_code
 from rlprune.results.folder import RunFolder
 from rlprune.results.frontier import choose, frontier
-from rlprune.results.record import FRONTIER_FIELDS, TrialRecord
+from rlprune.results.record import FRONTIER_FIELDS, FURTHER_FIELDS, TrialRecord
 from rlprune.results.report import PAGE, report, run_max_drop
 from rlprune.results.table import frontier_markdown, frontier_table, trials_line
 from rlprune.search.runner import run_search
@@ -40,8 +40,8 @@ class Frontier:
 
     Attributes:
         folder: The run folder.
-        rows: One dict a network with the columns of ``frontier.csv`` and ``target_macs``; ``network`` is the
-            path of its file.
+        rows: One dict a network with the columns of ``frontier.csv``, ``target_macs`` and what a table of
+            layer times predicts; ``network`` is the path of its file.
         trials: One dict a trial, also of those that failed or are not on the frontier: ``status`` and
             ``error``, and all that is known of it.
         report: The page with everything that is known of the run.
@@ -64,7 +64,7 @@ class Frontier:
         self.report = self.folder / PAGE
         self.trials = [dataclasses.asdict(record) for record in self._records]
         self.rows = [
-            {name: getattr(record, name) for name in (*FRONTIER_FIELDS, "target_macs")}
+            {name: getattr(record, name) for name in (*FRONTIER_FIELDS, *FURTHER_FIELDS)}
             | {"network": str(self._run.network_path(record.trial))}
             for record in self._frontier
         ]

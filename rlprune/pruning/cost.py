@@ -1,4 +1,4 @@
-"""What a network costs, in multiply-accumulates (MACs) and parameters: whole, and by masks of one group."""
+"""What a network costs, in multiply-accumulates (MACs), parameters, time: whole, and by masks of a group."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from rlprune.pruning.groups import FilterGroup
+from rlprune.pruning.latency_table import LatencyTable
 from rlprune.pruning.modes import evaluating
 
 
@@ -73,11 +74,26 @@ class GroupCost:
     """The cost of the whole network when a group keeps k of its f filters, without cutting it.
 
     A layer's MACs and weights are proportional to its output width and to its input width, so each scales
-    with ``k / f`` once for every dimension of it that the group holds.
+    with ``k / f`` once for every dimension of it that the group holds. Its time comes from the table.
     """
 
-    def __init__(self, model: nn.Module, group: FilterGroup, example: torch.Tensor) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        group: FilterGroup,
+        example: torch.Tensor,
+        table: LatencyTable | None = None,
+    ) -> None:
+        """Counts the network once.
+
+        Args:
+            model: The network, uncut in this group.
+            group: The group.
+            example: One normalised input batch ``(n, c, h, w)``.
+            table: The times of the network's layers; None where :meth:`latency` is not asked for.
+        """
         self.n_filters = group.n_filters
+        self._latency = None if table is None else table.by_count(model, group)
         whole = count_cost(model, example)
         per_layer = layer_macs(model, example)
         self._macs = np.zeros(3)
@@ -116,3 +132,8 @@ class GroupCost:
     def params(self, kept: np.ndarray) -> np.ndarray:
         """Parameters of the network for each number of kept filters in ``kept`` ``(m,)``."""
         return np.polynomial.polynomial.polyval(np.asarray(kept) / self.n_filters, self._params)
+
+    def latency(self, kept: np.ndarray) -> np.ndarray:
+        """Milliseconds of the network, by the table, for each number of kept filters in ``kept`` ``(m,)``."""
+        assert self._latency is not None, "who asks for latencies hands over a table"
+        return self._latency[np.asarray(kept)]

@@ -40,8 +40,7 @@ def measure_latency(
     """
     times: list[list[float]] = [[] for _ in models]
     device = example.device
-    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
-    with torch.inference_mode(), autocast:
+    with torch.inference_mode(), autocast_for(device, dtype):
         for turn in range(WARM_UP + passes):
             for model, taken in zip(models, times, strict=True):
                 _wait(device)
@@ -51,6 +50,11 @@ def measure_latency(
                 if turn >= WARM_UP:
                     taken.append(1000 * (time.perf_counter() - began))
     return [_summary(taken) for taken in times]
+
+
+def autocast_for(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """What networks are run under: bfloat16 computes under autocast, float32 does not."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
 def _wait(device: torch.device) -> None:

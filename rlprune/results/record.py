@@ -38,7 +38,9 @@ FRONTIER_FIELDS = (
     "latency_ms_b256",
     "network",
 )
-"""The columns of ``frontier.csv``; where a row has a target, ``target_macs`` comes after them."""
+"""The columns of ``frontier.csv``; those of :data:`FURTHER_FIELDS` that a row knows come after them."""
+
+FURTHER_FIELDS = ("target_macs", "latency_table_batch", "latency_ms_base_table", "latency_ms_table")
 
 MEASURED_FIELDS = (
     "base_accuracy_test",
@@ -63,12 +65,13 @@ MEASURED_FIELDS = (
 class TrialRecord:
     """What is known of one trial; None (or an empty text or collection) is what is not known.
 
-    Accuracies, drops and ``b`` are percentage points; ratios are fractions of the base, like ``target_macs``,
-    the goal of trials without a ``b``; latencies are milliseconds a batch of 1 or 256 images; ``network`` is
-    a path relative to the run folder; the tuned base is the base model after as many epochs of fine-tuning
-    as a pruned network gets. ``lineage`` says what a member of a population has taken from others: after
-    which ``step``, from which ``donor`` (empty for its own start), and the ``b`` and ``settings`` that it
-    went on with.
+    Accuracies, drops and ``b`` are percentage points; ratios are fractions of the base, like
+    ``target_macs``, the goal of trials without a ``b``; latencies are milliseconds a batch of 1 or 256
+    images, ``_table`` those that the run's table of layer times predicts for a batch of
+    ``latency_table_batch``; ``network`` is a path relative to the run folder; the tuned base is the base
+    model after as many epochs of fine-tuning as a pruned network gets. ``lineage`` says what a member of a
+    population has taken from others: after which ``step``, from which ``donor`` (empty for its own start),
+    and the ``b`` and ``settings`` that it went on with.
     """
 
     status: str
@@ -94,6 +97,9 @@ class TrialRecord:
     latency_ms_b256: float | None = None
     network: str | None = None
     target_macs: float | None = None
+    latency_table_batch: int | None = None
+    latency_ms_base_table: float | None = None
+    latency_ms_table: float | None = None
     images_val: int | None = None
     images_test: int | None = None
     latency_device: str = ""

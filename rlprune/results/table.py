@@ -10,7 +10,7 @@ from typing import Any
 
 from rlprune.results.frontier import choose
 from rlprune.results.latency_note import latency_notes
-from rlprune.results.record import FRONTIER_FIELDS, STATUSES, TrialRecord
+from rlprune.results.record import FRONTIER_FIELDS, FURTHER_FIELDS, STATUSES, TrialRecord
 
 UNKNOWN = "-"
 
@@ -52,6 +52,15 @@ COLUMNS = (
     Column("seed", lambda row: _number(row.seed, "d")),
     Column("network", lambda row: row.network or UNKNOWN, left=True),
 )
+PREDICTED = Column("ms by table", lambda row: _milliseconds(row.latency_ms_base_table, row.latency_ms_table))
+
+
+def columns_of(rows: Sequence[TrialRecord]) -> tuple[Column, ...]:
+    """The columns of a table: predicted latency stands before the measured one, where a row knows it."""
+    if all(row.latency_ms_table is None for row in rows):
+        return COLUMNS
+    place = [column.heading for column in COLUMNS].index("ms b1")
+    return (*COLUMNS[:place], PREDICTED, *COLUMNS[place:])
 
 
 def frontier_table(rows: Sequence[TrialRecord], max_drop: float | None, width: int) -> str:
@@ -68,18 +77,19 @@ def frontier_table(rows: Sequence[TrialRecord], max_drop: float | None, width: i
     if not rows:
         return "no finished trial yet"
     chosen = choose(rows, max_drop)
-    cells = [[column.text(row) for column in COLUMNS] for row in rows]
+    columns = columns_of(rows)
+    cells = [[column.text(row) for column in columns] for row in rows]
     sizes = [
         max(len(column.heading), *(len(line[index]) for line in cells))
-        for index, column in enumerate(COLUMNS)
+        for index, column in enumerate(columns)
     ]
     fitting = _fitting(sizes, width)
     lines = _wrapped(base_lines(rows), width)
-    lines.append("  " + _join([column.heading for column in COLUMNS], sizes, fitting))
+    lines.append("  " + _join(columns, [column.heading for column in columns], sizes, fitting))
     for row, line in zip(rows, cells, strict=True):
-        lines.append(("> " if row is chosen else "  ") + _join(line, sizes, fitting))
-        if fitting < len(COLUMNS):
-            rest = zip(COLUMNS[fitting:], line[fitting:], strict=True)
+        lines.append(("> " if row is chosen else "  ") + _join(columns, line, sizes, fitting))
+        if fitting < len(columns):
+            rest = zip(columns[fitting:], line[fitting:], strict=True)
             lines += _wrapped(
                 [", ".join(f"{column.heading} {text}" for column, text in rest)], width, "      "
             )
@@ -97,8 +107,8 @@ def _fitting(sizes: Sequence[int], width: int) -> int:
     return len(sizes)
 
 
-def _join(texts: Sequence[str], sizes: Sequence[int], fitting: int) -> str:
-    pairs = zip(COLUMNS[:fitting], texts[:fitting], sizes[:fitting], strict=True)
+def _join(columns: Sequence[Column], texts: Sequence[str], sizes: Sequence[int], fitting: int) -> str:
+    pairs = zip(columns[:fitting], texts[:fitting], sizes[:fitting], strict=True)
     return "  ".join(text.ljust(size) if column.left else text.rjust(size) for column, text, size in pairs)
 
 
@@ -127,6 +137,9 @@ def base_lines(rows: Sequence[TrialRecord]) -> list[str]:
     device = _first(rows, "latency_device")
     if device:
         units += f"; latency: median ms a batch, base->pruned, on {device}"
+    batch = _first(rows, "latency_table_batch")
+    if batch:
+        units += f"; ms by table: a batch of {batch}, predicted from the times of the layers"
     return [f"base: {', '.join(parts)}", *_tuned_base_lines(rows), units] if parts else [units]
 
 
@@ -170,10 +183,11 @@ def frontier_markdown(rows: Sequence[TrialRecord], max_drop: float | None) -> st
     if not rows:
         return "no finished trial yet\n"
     chosen = choose(rows, max_drop)
-    lines = [*_paragraphs(base_lines(rows)), _markdown_row([column.heading for column in COLUMNS])]
-    lines.append("|" + "|".join(":---" if column.left else "---:" for column in COLUMNS) + "|")
+    columns = columns_of(rows)
+    lines = [*_paragraphs(base_lines(rows)), _markdown_row([column.heading for column in columns])]
+    lines.append("|" + "|".join(":---" if column.left else "---:" for column in columns) + "|")
     for row in rows:
-        texts = [column.text(row) for column in COLUMNS]
+        texts = [column.text(row) for column in columns]
         lines.append(_markdown_row([f"**{text}**" for text in texts] if row is chosen else texts))
     notes = [*legend_lines(chosen, max_drop, "Bold: "), *row_notes(rows)]
     legend = [text for line in notes for text in ("", _escaped(line))]
@@ -194,8 +208,8 @@ def _escaped(text: str) -> str:
 
 def frontier_csv(rows: Sequence[TrialRecord]) -> str:
     """The frontier as CSV: one line a network, full precision, what is not known left empty."""
-    targets = ["target_macs"] if any(row.target_macs is not None for row in rows) else []
-    columns = [*FRONTIER_FIELDS, *targets]
+    known = [name for name in FURTHER_FIELDS if any(getattr(row, name) is not None for row in rows)]
+    columns = [*FRONTIER_FIELDS, *known]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)

@@ -81,11 +81,12 @@ def efficiency_counts(
     """What phi compares: the count with all filters of the group, and with ``kept`` ``(m,)`` of them.
 
     Args:
-        efficiency: ``filters`` counts the group's filters; ``macs`` and ``params`` count the whole network's.
+        efficiency: ``filters`` counts the group's filters; ``macs``, ``params`` and ``latency`` (in
+            milliseconds) count the whole network's.
         cost: The network's cost as a function of the kept filters.
         kept: Kept filters of each mask.
     """
     if efficiency == "filters":
         return np.array(cost.n_filters, dtype=float), np.asarray(kept, dtype=float)
-    count = {"macs": cost.macs, "params": cost.params}[efficiency]
+    count = {"macs": cost.macs, "params": cost.params, "latency": cost.latency}[efficiency]
     return count(np.array(cost.n_filters)), count(kept)

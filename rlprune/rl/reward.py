@@ -32,11 +32,11 @@ def accuracy_term(drop: ArrayLike, b: float) -> NDArray[np.float64]:
 def efficiency_term(total: ArrayLike, kept: ArrayLike) -> NDArray[np.float64]:
     """The efficiency term phi, equation 4 of the paper: ``phi = log(N / n_kept)``, natural logarithm.
 
-    The paper counts the filters of a layer; MACs or parameters can be counted instead, as long as both
-    arguments have the same unit. It is 0 where nothing is removed.
+    The paper counts the filters of a layer; MACs, parameters or milliseconds can be counted instead, as long
+    as both arguments have the same unit. It is 0 where nothing is removed.
 
     Args:
-        total: Filters (or MACs, or parameters) before pruning, above 0.
+        total: Filters (or MACs, parameters, milliseconds) before pruning, above 0.
         kept: What is left of them, above 0; broadcast against ``total``.
 
     Returns:
@@ -81,7 +81,7 @@ def pruning_reward(
     Args:
         drop: Base accuracy minus pruned accuracy in percentage points, for example shape (m,) for m masks.
         b: Drop bound in percentage points, above 0.
-        total: Filters (or MACs, or parameters) before pruning, above 0.
+        total: Filters (or MACs, parameters, milliseconds) before pruning, above 0.
         kept: What is left of them, above 0, shape (m,).
         efficiency_weight: See :func:`weighted_efficiency`.
 

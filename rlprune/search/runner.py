@@ -17,6 +17,7 @@ from rlprune.errors import ResultsError
 from rlprune.results.folder import RunFolder
 from rlprune.results.page_data import IMPORTANCES
 from rlprune.results.record import TrialRecord
+from rlprune.run_latency import read_table
 from rlprune.search.checkpoint_places import forget_checkpoints
 from rlprune.search.importances import importances_json
 from rlprune.search.interrupt import exclusive, graceful_signals
@@ -78,6 +79,7 @@ def run_search(
         KeyboardInterrupt: If it was interrupted (Ctrl-C or SIGTERM); everything done so far is saved.
     """
     weights = arrays_of(base.model)
+    architecture = None if base.path else architecture_of(base.model)
     return run_trials(
         config,
         weights,
@@ -85,7 +87,7 @@ def run_search(
         folder=folder,
         resume=resume,
         progress=progress,
-        build=build_run if base.path else partial(build_run, architecture=architecture_of(base.model)),
+        build=partial(build_run, architecture=architecture, table=read_table(folder)),
         group_progress=group_progress,
         verbose=verbose,
     )

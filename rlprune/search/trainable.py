@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from rlprune.data import DataSplits
+    from rlprune.pruning.latency_table import LatencyTable
     from rlprune.pruning_run import PruningRun
 
 Weights = Mapping[str, np.ndarray]
@@ -98,7 +99,11 @@ def architecture_of(model: "nn.Module") -> "nn.Module":
 
 
 def build_run(
-    config: Config, weights: Weights, splits: "DataSplits", architecture: "nn.Module | None" = None
+    config: Config,
+    weights: Weights,
+    splits: "DataSplits",
+    architecture: "nn.Module | None" = None,
+    table: "LatencyTable | None" = None,
 ) -> "PruningRun":
     """A run on the base model, whose weights stay where Ray has mapped them.
 
@@ -107,6 +112,7 @@ def build_run(
         weights: The base model's weights.
         splits: The images.
         architecture: What :func:`architecture_of` gave, for a network that no factory can build.
+        table: The times of the base model's layers, where rewards count them.
     """
     import torch
 
@@ -122,7 +128,7 @@ def build_run(
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         state = {name: torch.from_numpy(np.asarray(array)) for name, array in weights.items()}
     model.load_state_dict(state, assign=True)
-    return PruningRun(config, model.eval(), splits)
+    return PruningRun(config, model.eval(), splits, table)
 
 
 class PruningTrainable(tune.Trainable):

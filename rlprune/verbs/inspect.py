@@ -87,8 +87,9 @@ def _inspect_one(
     top: int,
 ) -> None:
     from rlprune.inspection import inspect_group
+    from rlprune.run_latency import read_table
 
-    layer = inspect_group(config, bench, base, group, agent)
+    layer = inspect_group(config, bench, base, group, agent, read_table(folder))
     print(summary_line(layer))
     print(filters_table(layer, config.agent.importance, top))
     folder.write_files({f"{place}/{name}": content for name, content in _files(layer).items()})

@@ -16,6 +16,7 @@ OPTIONS = {
     "--base": "base.checkpoint",
     "--allow-weak-base": "base.allow_weak",
     "--b": "pruning.b",
+    "--efficiency": "pruning.efficiency",
     "--target-macs": "pruning.target_macs",
     "--keep-whole": "pruning.keep_whole",
     "--round-to": "pruning.round_to",
@@ -56,7 +57,7 @@ METAVARS = {
 
 GROUPS = {
     "data and network": ("--data", "--model", "--base", "--allow-weak-base"),
-    "what is pruned": ("--b", "--b-grid", "--target-macs", "--keep-whole", "--round-to"),
+    "what is pruned": ("--b", "--b-grid", "--target-macs", "--efficiency", "--keep-whole", "--round-to"),
     "the search": ("--num-samples", "--sampler", "--scheduler", "--study-storage", "--seed"),
     "where it runs": (
         *("--device", "--cpus-per-trial", "--gpus-per-trial", "--env-runners-per-trial"),
@@ -67,7 +68,7 @@ GROUPS = {
 """The options in the groups of the help; one that is in none stands under "more settings"."""
 
 COMMON = ("--data", "--model", "--base", "--allow-weak-base", "--seed", "--device")
-RUN = (*COMMON, "--keep-whole", "--round-to", "--storage-path", "--name", "--max-drop")
+RUN = (*COMMON, "--efficiency", "--keep-whole", "--round-to", "--storage-path", "--name", "--max-drop")
 SEARCH = (
     *RUN,
     "--b-grid",

@@ -73,10 +73,11 @@ def _run_to_the_end(
     config: Config, folder: RunFolder, splits: "DataSplits", base: "BaseModel", resuming: bool
 ) -> "PruningRun":
     from rlprune.pruning_run import PruningRun
+    from rlprune.run_latency import read_table
     from rlprune.tensorboard import TensorBoardFiles
 
     path = folder.path / "prune" / PRUNE_STATE
-    run = PruningRun(config, base.model, splits)
+    run = PruningRun(config, base.model, splits, read_table(folder))
     state = _read_state(path) if resuming else None
     if state is not None:
         run.load_state_dict(state)

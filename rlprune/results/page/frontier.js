@@ -143,6 +143,12 @@ const COLUMNS = [
   { heading: 'params %', value: (row) => row.params_ratio, text: (row) => percent(row.params_ratio) },
   { heading: 'drop val', value: (row) => row.drop_val, text: (row) => interval(row, 'val') },
   { heading: 'drop test', value: (row) => row.drop_test, text: (row) => interval(row, 'test') },
+  {
+    heading: 'ms by table',
+    value: (row) => row.latency_ms_table,
+    text: (row) => milliseconds(row, 'table'),
+    only: (rows) => rows.some((row) => Number.isFinite(row.latency_ms_table)),
+  },
   { heading: 'ms b1', value: (row) => row.latency_ms_b1, text: (row) => milliseconds(row, 'b1') },
   { heading: 'ms b256', value: (row) => row.latency_ms_b256, text: (row) => milliseconds(row, 'b256') },
   { heading: 'minutes', value: (row) => row.seconds, text: (row) => number(row.seconds, 1, 1 / 60) },
@@ -151,7 +157,8 @@ const COLUMNS = [
 ];
 
 function networkTable(onSelect) {
-  return sortableTable(COLUMNS, report.rows, (row) => {
+  const columns = COLUMNS.filter((column) => !column.only || column.only(report.rows));
+  return sortableTable(columns, report.rows, (row) => {
     const classes = ['selectable', row.on_frontier ? '' : 'other', row.chosen ? 'chosen' : ''].join(' ');
     const line = html('tr', { class: classes, 'data-trial': row.trial });
     line.addEventListener('click', () => onSelect(row));
