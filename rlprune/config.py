@@ -1,13 +1,14 @@
 """The settings of a run: frozen dataclasses, and the only home of every default.
 
-Each field's ``help`` is the command line's help. Loading is strict and lives in
-:mod:`rlprune.config_loading`.
+Each field's ``help`` is the command line's help. The section ``data`` is in
+:mod:`rlprune.config_data`; loading is strict and lives in :mod:`rlprune.config_loading`.
 """
 
 import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlprune.config_data import DataConfig
 from rlprune.config_field import setting
 
 FACTORY_ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -19,31 +20,6 @@ FACTORY_ARGUMENTS: dict[str, dict[str, Any]] = {
 
 POPULATIONS = ("pbt", "pb2", "mo-pbt")
 """The schedulers under which trials copy one another."""
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Which images, and how they are split."""
-
-    source: str = setting(
-        "digits",
-        "digits | cifar10 | cifar100 | svhn | parquet:DIR | imagefolder:DIR | "
-        "package.module:factory (called without arguments)",
-    )
-    root: str = setting("~/.cache/rlprune/data", "folder for data sets that torchvision downloads")
-    image_size: int = setting(
-        32, "imagefolder: images are resized to this height and width, in pixels", low=8
-    )
-    reward_fraction: float = setting(
-        0.1, "share of the training images held out for rewards", above=0, high=0.9
-    )
-    val_fraction: float = setting(
-        0.2, "share held out as val where the source has none of its own", above=0, high=0.9
-    )
-    test_fraction: float = setting(
-        0.2, "share held out as test where the source has none of its own", above=0, high=0.9
-    )
-    split_seed: int = setting(0, "seed of the splits: the same for every trial of a run", low=0)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from rlprune.config import Config
-from rlprune.data import DataSplits, Preprocess, image_tensor
+from rlprune.data import DataSplits, Preprocess, image_tensor, reward_inputs
 from rlprune.errors import ConfigError, ModelError
 from rlprune.pruning.cost import Cost, count_cost
 from rlprune.pruning.groups import FilterGroup, find_groups, no_group, read_groups
+from rlprune.pruning.memory import at_a_time
 from rlprune.pruning.prefix_cache import BLOCK_IMAGES
 from rlprune.pruning.repair import Moments, collect_moments
 from rlprune.pruning.reward_engine import RewardEngine
@@ -116,11 +117,12 @@ class Workbench:
     def reward_engine(self, model: nn.Module, group: FilterGroup, calibration: torch.Tensor) -> RewardEngine:
         """The engine for one group of a network, on the images that rewards are computed on."""
         pruning = self._config.pruning
-        images, labels = image_tensor(self.splits.split(pruning.reward_split), self.device)
+        split = self.splits.split(pruning.reward_split)
+        inputs, labels, prepare = reward_inputs(split, self.splits.info, self.device)
         return RewardEngine(
             model,
             group,
-            images,
+            inputs,
             labels,
             calibration=calibration,
             fidelity=pruning.fidelity,  # type: ignore[arg-type]
@@ -130,7 +132,7 @@ class Workbench:
             seed=self.seed("patches", group.name),
             int8=pruning.int8 and self._config.precision != "fp32",
             cache_bytes=round(pruning.cache_mib * 2**20) or None,
-            prepare=self._normalised,
+            prepare=prepare,
         )
 
     def moments(self, model: nn.Module, group: FilterGroup, calibration: torch.Tensor) -> dict[str, Moments]:
@@ -140,7 +142,7 @@ class Workbench:
             group,
             calibration,
             ridge=self._config.pruning.ridge,
-            batch_size=BLOCK_IMAGES,
+            batch_size=at_a_time(BLOCK_IMAGES, calibration.shape),
             seed=self.seed("patches", group.name),
         )
 

@@ -15,7 +15,8 @@ LONGEST = 300
 
 # A part may import itself and the parts of earlier tiers; parts of one tier do not know each other.
 TIERS = (
-    {"errors", "seeding", "config_field"},
+    {"errors", "seeding", "config_field", "main_memory"},
+    {"config_data"},
     {"config"},
     {"storage", "safe_backward"},
     {"config_values", "config_faults"},
@@ -62,6 +63,7 @@ LIGHT = {
     "errors",
     "seeding",
     "config_field",
+    "config_data",
     "config",
     "config_values",
     "config_faults",

@@ -29,9 +29,10 @@ from rlprune.data import (
     image_tensor,
     load_splits,
 )
+from rlprune.data.facts import image_hashes
 from rlprune.data.normalisation import channel_statistics, keeps_class_when_mirrored
 from rlprune.data.parquet import read_parquet
-from rlprune.data.splitting import image_hashes, make_splits
+from rlprune.data.splitting import make_splits
 from rlprune.errors import DataError
 
 CLASSES = ("ant", "bee", "cow")
@@ -380,7 +381,7 @@ BAD = {
     "sixteen bits": (deep_folder_image, r"bee/1.png has pixels of more than 8 bits \(mode I;16\)"),
     "more than memory holds": (
         lambda folder: DataConfig(source=f"imagefolder:{image_folder(folder, 0)}", image_size=1_000_000),
-        r"images of 1000000 x 1000000 pixels need .* GiB .* Lower data.image_size",
+        r"images of 1000000 x 1000000 pixels need .* GiB .* lower data.image_size",
     ),
     "ids for labels": (
         ids_as_labels,

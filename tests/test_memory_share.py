@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from rlprune.errors import PruningError
+from rlprune.main_memory import available_memory
 from rlprune.pruning import memory_share
 from rlprune.pruning.memory import retried
-from rlprune.pruning.memory_share import allocator_share, available_memory, claim_share, free_memory
+from rlprune.pruning.memory_share import allocator_share, claim_share, free_memory
 from rlprune.pruning.prefix_cache import MOST_ON_A_CPU, usual_budget
 
 GIB = 2**30

@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,11 +13,22 @@ def image_tensor(split: ImageSplit, device: torch.device) -> tuple[Tensor, Tenso
     """The images uint8 (n, c, h, w) and labels int64 (n,) of a split as tensors on a device.
 
     On the CPU they share the arrays' memory, which must not be written to: Ray hands out read-only arrays.
+    Those of a streamed split are decoded.
+
+    Raises:
+        DataError: A file of a streamed split cannot be read, or memory cannot hold all of them.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        images, labels = torch.from_numpy(split.images), torch.from_numpy(split.labels)
+        images, labels = torch.from_numpy(np.asarray(split.images)), torch.from_numpy(split.labels)
     return images.to(device), labels.to(device)
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; the host does not wait for it where the way leads from main memory to a GPU."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)  # a pinned one is not copied again
+    return tensor.to(device)
 
 
 class Preprocess(nn.Module):
@@ -50,7 +62,7 @@ def augment(images: Tensor, padding: int, flip: bool, generator: torch.Generator
     """
     n, _, height, width = images.shape
     # One draw for all three, so that the generator's state depends on the number of batches only.
-    draws = torch.rand((3, n), generator=generator, device=generator.device).to(images.device)
+    draws = sent(torch.rand((3, n), generator=generator, device=generator.device), images.device)
     shifts = (draws[:2] * (2 * padding + 1)).long()
     rows = _reflected(shifts[0, :, None] + torch.arange(height, device=images.device) - padding, height)
     columns = _reflected(shifts[1, :, None] + torch.arange(width, device=images.device) - padding, width)

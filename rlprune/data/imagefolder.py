@@ -1,44 +1,60 @@
 """A folder a class: ``DIR/train/CLASS/*`` with optional ``DIR/val`` and ``DIR/test``, or ``DIR/CLASS/*``."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from rlprune.data.decoding import decode_images
+from rlprune.config import DataConfig
+from rlprune.data.decoding import check_memory
+from rlprune.data.facts import facts_of, facts_of_files
+from rlprune.data.files import IN_MEMORY_HINT, ImageFiles
+from rlprune.data.holding import memory_for_images
 from rlprune.data.normalisation import crop_padding_for, keeps_class_when_mirrored
 from rlprune.data.splits import ImageSplit, RawData
 from rlprune.errors import DataError
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+_AT_ONCE = 64
+"""Decoded images that memory must have room for where they are streamed."""
 _VAL_NAMES = ("val", "validation", "valid")
 
 
-def read_image_folder(folder: Path, image_size: int) -> RawData:
-    """Read the images, resized to ``image_size`` pixels both ways; classes in the order of their names."""
+def read_image_folder(folder: Path, config: DataConfig) -> RawData:
+    """The images, resized to ``image_size`` pixels both ways; classes in the order of their names.
+
+    Args:
+        folder: The folder.
+        config: How images are resized, and whether they are held in memory.
+
+    Raises:
+        DataError: The folder is not laid out as expected, or files cannot be decoded: names them.
+    """
     if not folder.is_dir():
         raise DataError(f"imagefolder:{folder}: no such folder; expected one folder of images for each class")
     root = folder / "train" if (folder / "train").is_dir() else folder
     names = _class_names(root)
-    parts: dict[str, ImageSplit] = {"train": _read(root, names, image_size)}
+    places = {"train": root}
     if root != folder:
         for name in (*_VAL_NAMES, "test"):
             part = "test" if name == "test" else "val"
-            if (folder / name).is_dir() and part not in parts:
-                parts[part] = _read(folder / name, names, image_size)
+            if (folder / name).is_dir():
+                places.setdefault(part, folder / name)
+    found = {part: _listed(folder, place, names) for part, place in places.items()}
+    parts = _read(folder, found, config)
     return RawData(
         train=parts["train"],
         val=parts.get("val"),
         test=parts.get("test"),
         class_names=names,
         flip=keeps_class_when_mirrored(names),
-        crop_padding=crop_padding_for(image_size),
+        crop_padding=crop_padding_for(config.image_size),
     )
 
 
 def _class_names(root: Path) -> tuple[str, ...]:
-    names = tuple(
-        sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    )
+    names = tuple(sorted(_folders(root)))
     if len(names) < 2:
         raise DataError(
             f"{root}: expected one folder of images for each class, two or more; it holds {len(names)}"
@@ -46,18 +62,63 @@ def _class_names(root: Path) -> tuple[str, ...]:
     return names
 
 
-def _read(root: Path, class_names: tuple[str, ...], image_size: int) -> ImageSplit:
-    found = {path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")}
-    unknown = sorted(found - set(class_names))
+def _folders(root: Path) -> set[str]:
+    return {path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")}
+
+
+def _listed(folder: Path, root: Path, class_names: tuple[str, ...]) -> tuple[list[str], list[int]]:
+    """Paths below the folder of the images of one of its parts, and their labels."""
+    unknown = sorted(_folders(root) - set(class_names))
     if unknown:
         raise DataError(f"{root}: train has no class {', '.join(unknown)}; expected {', '.join(class_names)}")
-    files: list[Path] = []
+    files: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(class_names):
-        inside = sorted(path for path in (root / name).glob("**/*") if path.suffix.lower() in _SUFFIXES)
-        files += inside
+        inside = sorted(_images_below(root / name), key=lambda path: path.split(os.sep))
+        files += [os.path.relpath(path, folder) for path in inside]
         labels += [label] * len(inside)
     if not files:
         raise DataError(f"{root}: its class folders hold no images ({', '.join(sorted(_SUFFIXES))})")
-    images = decode_images(files, lambda index: str(files[index]), size=image_size)
-    return ImageSplit(images, np.array(labels, dtype=np.int64))
+    return files, labels
+
+
+def _images_below(place: Path) -> Iterator[str]:
+    for folder, _, names in os.walk(place):
+        for name in names:
+            if os.path.splitext(name)[1].lower() in _SUFFIXES:
+                yield os.path.join(folder, name)
+
+
+def _read(
+    folder: Path, found: dict[str, tuple[list[str], list[int]]], config: DataConfig
+) -> dict[str, ImageSplit]:
+    """The parts, in memory or streamed; both know the same of each image."""
+    names = np.array([os.fsencode(name) for files, _ in found.values() for name in files])
+    every = ImageFiles(folder.absolute(), names, config.image_size, crop=config.resize == "crop")
+    streams = config.stream == "always" or (config.stream == "auto" and every.nbytes > memory_for_images())
+    facts = None
+    check_memory(
+        min(len(every), _AT_ONCE) if streams else len(every),
+        config.image_size,
+        config.image_size,
+        "lower data.image_size" if streams else IN_MEMORY_HINT,
+    )
+    if streams:
+        facts = facts_of_files(every, Path(config.root).expanduser() / "folders")
+    parts: dict[str, ImageSplit] = {}
+    start, faults = 0, []
+    for part, (files, labels) in found.items():
+        rows = slice(start, start + len(files))
+        start = rows.stop
+        images, known = every.take(rows), np.array(labels, dtype=np.int64)
+        if facts is not None:
+            parts[part] = ImageSplit(images, known, facts.take(rows))
+            continue
+        try:
+            held = images[:]
+            parts[part] = ImageSplit(held, known, facts_of(held))
+        except DataError as error:  # those of the other parts are told as well
+            faults.append(str(error))
+    if faults:
+        raise DataError("\n".join(faults))
+    return parts

@@ -1,9 +1,11 @@
 """Mean and spread of the channels, and what the class names tell about the images."""
 
+import math
 import re
 
 import numpy as np
 
+from rlprune.data.facts import ImageFacts
 from rlprune.data.splits import ImageSplit
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -24,12 +26,26 @@ def channel_statistics(
     """
     if class_names == CIFAR10_CLASSES and split.images.shape[1:] == (3, 32, 32):
         return _CIFAR10_MEAN, _CIFAR10_STD
+    if split.facts is not None:
+        return _statistics_of_facts(split.facts, split.images.shape[2] * split.images.shape[3])
     mean, std = [], []
     values = np.arange(256) / 255
     for channel in range(split.images.shape[1]):
         share = np.bincount(split.images[:, channel].ravel(), minlength=256) / split.images[:, channel].size
         mean.append(float(share @ values))
         std.append(max(float(np.sqrt(share @ (values - mean[-1]) ** 2)), _SMALLEST_STD))
+    return tuple(mean), tuple(std)
+
+
+def _statistics_of_facts(facts: ImageFacts, pixels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The same from exact sums over images of so many pixels."""
+    mean, std = [], []
+    count = len(facts.sums) * pixels
+    for channel in range(facts.sums.shape[1]):
+        total, squares = int(facts.sums[:, channel].sum()), int(facts.squares[:, channel].sum())
+        mean.append(total / (count * 255))
+        variance = (squares * count - total**2) / (count * 255) ** 2
+        std.append(max(math.sqrt(variance), _SMALLEST_STD))
     return tuple(mean), tuple(std)
 
 

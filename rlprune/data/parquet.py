@@ -60,7 +60,7 @@ def _read_file(path: Path) -> tuple[ImageSplit, tuple[str, ...]]:
         raise DataError(f"{path} holds no rows; expected one image a row")
     labels = _labels(path, table)
     encoded = pa.compute.struct_field(table.column("image"), "bytes").to_pylist()
-    images = decode_images(encoded, lambda row: f"{path}, row {row}: image", size=None)
+    images = decode_images(encoded, lambda row: f"{path}, row {row}: image")
     return ImageSplit(images, labels), _class_names(table.schema)
 
 

@@ -5,6 +5,7 @@ import importlib
 from pathlib import Path
 
 from rlprune.config import DataConfig
+from rlprune.data.holding import with_held
 from rlprune.data.splits import DataSplits, RawData
 from rlprune.data.splitting import make_splits
 from rlprune.data.torchvision_sets import SETS, read_torchvision
@@ -23,7 +24,13 @@ def load_splits(config: DataConfig) -> DataSplits:
     Raises:
         DataError: The source is unknown, missing or damaged, or cannot be split; says where and what to do.
     """
-    return make_splits(_read(config), config)
+    if config.stream == "always" and config.source.partition(":")[0] != "imagefolder":
+        raise DataError(
+            f"data.stream always: only the files of imagefolder:DIR can be streamed; got {config.source!r}; "
+            "write the images into one folder for each class (docs/large_folders.md), or leave it at auto"
+        )
+    splits = make_splits(_read(config), config)
+    return with_held(splits) if config.stream == "auto" else splits
 
 
 def anchored(source: str) -> str:
@@ -55,7 +62,7 @@ def _read(config: DataConfig) -> RawData:
     if kind == "imagefolder" and rest:
         from rlprune.data.imagefolder import read_image_folder
 
-        return read_image_folder(Path(rest).expanduser(), config.image_size)
+        return read_image_folder(Path(rest).expanduser(), config)
     if names_factory(config.source):
         return _call_factory(config.source, kind, rest)
     if config.source == IN_MEMORY:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from rlprune.data.facts import ImageFacts, image_hashes
+from rlprune.data.files import ImageFiles
 from rlprune.errors import DataError
 
 
@@ -17,19 +19,44 @@ class ImageSplit:
     """Images and their labels.
 
     Attributes:
-        images: uint8 (n, c, h, w).
+        images: uint8 (n, c, h, w), or files that are decoded when they are read.
         labels: int64 (n,), from 0 to classes - 1.
+        facts: What is known of the images of a folder, held or not; None: it is computed from the images.
     """
 
-    images: np.ndarray
+    images: np.ndarray | ImageFiles
     labels: np.ndarray
+    facts: ImageFacts | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the images are read from disk whenever they are needed."""
+        return isinstance(self.images, ImageFiles)
+
     def take(self, indices: np.ndarray) -> "ImageSplit":
-        """A copy of the images at these indices (n,), or where a bool array (len(self),) is True."""
-        return ImageSplit(self.images[indices], self.labels[indices])
+        """A copy of the images at these indices (n,), or where a bool array (len(self),) is True.
+
+        Those of a streamed split stay on disk.
+        """
+        images = self.images.take(indices) if isinstance(self.images, ImageFiles) else self.images[indices]
+        return ImageSplit(images, self.labels[indices], self.facts and self.facts.take(indices))
+
+    def held(self) -> "ImageSplit":
+        """The same with the images in memory.
+
+        Raises:
+            DataError: A file cannot be read, or memory cannot hold them.
+        """
+        return dataclasses.replace(self, images=self.images[:]) if self.is_streamed else self
+
+    def hashes(self) -> np.ndarray:
+        """A 64-bit hash (n,) of the pixels of each image."""
+        if self.facts is not None:
+            return self.facts.hashes
+        return image_hashes(np.asarray(self.images))
 
 
 @dataclass(frozen=True)
@@ -129,12 +156,16 @@ class DataSplits:
 
 
 def fingerprint(splits: Mapping[str, ImageSplit], info: DataInfo) -> str:
-    """A hash (32 hex digits) of the contents of named splits and the info but for its source's name."""
+    """A hash (32 hex digits) of the contents of named splits and the info but for its source's name.
+
+    Of an image folder the hashes of its images stand for them, so that nothing has to be read again.
+    """
     digest = hashlib.blake2b(digest_size=16)
     about = {name: value for name, value in info.to_dict().items() if name != "source"}
     digest.update(json.dumps(about, sort_keys=True).encode())
     for name, split in splits.items():
         digest.update(f"{name}{split.images.shape}".encode())
-        digest.update(np.ascontiguousarray(split.images).data)
+        pixels = split.images if split.facts is None else split.facts.hashes
+        digest.update(np.ascontiguousarray(pixels).data)
         digest.update(np.ascontiguousarray(split.labels).data)
     return digest.hexdigest()

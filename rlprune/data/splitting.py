@@ -1,7 +1,5 @@
 """From a source's images to the four splits: stratified, disjoint, seeded."""
 
-import hashlib
-
 import numpy as np
 
 from rlprune.config import DataConfig
@@ -34,6 +32,8 @@ def make_splits(raw: RawData, config: DataConfig) -> DataSplits:
         pool, val = _hold_out(pool, config.val_fraction / _share_left(raw, config), "val", raw, config)
     train, reward = _hold_out(pool, config.reward_fraction, "reward", raw, config)
     mean, std = channel_statistics(train, raw.class_names)
+    mean = given_per_channel("data.mean", config.mean, mean)
+    std = given_per_channel("data.std", config.std, std)
     info = DataInfo(
         class_names=raw.class_names,
         mean=mean,
@@ -47,12 +47,14 @@ def make_splits(raw: RawData, config: DataConfig) -> DataSplits:
     return DataSplits(train, reward, val, test, info, fingerprint(parts, info))
 
 
-def image_hashes(images: np.ndarray) -> np.ndarray:
-    """A 64-bit hash (n,) of each image (n, c, h, w)."""
-    rows = np.ascontiguousarray(images).reshape(len(images), -1)
-    return np.frombuffer(
-        b"".join(hashlib.blake2b(row.data, digest_size=8).digest() for row in rows), dtype=np.uint64
-    )
+def given_per_channel(name: str, given: tuple[float, ...], found: tuple[float, ...]) -> tuple[float, ...]:
+    """What the user gave, for each channel; what was found where nothing was given."""
+    if not given:
+        return found
+    values = given * len(found) if len(given) == 1 else given
+    if len(values) != len(found):
+        raise DataError(f"{name}: expected one number or one for each of {len(found)} channels; got {given}")
+    return values
 
 
 def _share_left(raw: RawData, config: DataConfig) -> float:
@@ -68,7 +70,7 @@ def _share_left(raw: RawData, config: DataConfig) -> float:
 
 def _without(split: ImageSplit, other: ImageSplit) -> ImageSplit:
     """The images of a split that the other does not hold."""
-    shared = np.isin(image_hashes(split.images), image_hashes(other.images))
+    shared = np.isin(split.hashes(), other.hashes())
     return split.take(~shared) if shared.any() else split
 
 
@@ -76,7 +78,7 @@ def _hold_out(
     pool: ImageSplit, fraction: float, name: str, raw: RawData, config: DataConfig
 ) -> tuple[ImageSplit, ImageSplit]:
     """The rest and the held-out part: of every class that share of distinct images, with their copies."""
-    _, first, image_of_row = np.unique(image_hashes(pool.images), return_index=True, return_inverse=True)
+    _, first, image_of_row = np.unique(pool.hashes(), return_index=True, return_inverse=True)
     labels = pool.labels[first]
     rng = generator(config.split_seed, "split", name)
     held = np.zeros(len(first), dtype=bool)

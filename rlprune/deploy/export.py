@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from rlprune.data import ImageSplit
+from rlprune.data import ImageSplit, image_tensor
 from rlprune.deploy.formats import Format
 from rlprune.deploy.model_card import Export, model_card, slow_note
 from rlprune.deploy.parity import check_parity
@@ -95,7 +95,7 @@ def _real_images(val: ImageSplit) -> torch.Tensor:
     """Images of val, uint8 ``(n, c, h, w)``, the same at every call."""
     count = min(IMAGES, len(val))
     drawn = generator(0, "export").choice(len(val), count, replace=False)
-    return torch.from_numpy(val.take(drawn).images)
+    return image_tensor(val.take(drawn), torch.device("cpu"))[0]
 
 
 def _moved(staging: Path, out: Path, first: str) -> list[Path]:

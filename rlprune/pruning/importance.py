@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from rlprune.pruning.groups import FilterGroup, Member
+from rlprune.pruning.memory import at_a_time
 from rlprune.pruning.modes import evaluating, without_gradients
 from rlprune.safe_backward import safe_backward
 
 BATCH_IMAGES = 50
-"""Images of a forward and backward pass, whose values between the layers are all held."""
+"""Images of a forward and backward pass, whose values between the layers are all held; fewer if large."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,9 @@ def filter_statistics(
     weights = filter_weights(model, group)
     scale, shift = _batch_norm(model, group)
     moments = _ActivationMoments(group)
+    count = at_a_time(BATCH_IMAGES, inputs.shape)
     with evaluating(model), without_gradients(model):
-        for batch, truth in zip(inputs.split(BATCH_IMAGES), labels.split(BATCH_IMAGES), strict=True):
+        for batch, truth in zip(inputs.split(count), labels.split(count), strict=True):
             moments.add(model, batch, truth)
     twin, correlation = moments.twins()
     return FilterStatistics(

@@ -1,6 +1,6 @@
 """What to do when memory runs out: the same work again, in smaller blocks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -10,7 +10,20 @@ from rlprune.errors import PruningError
 _WORDS_OF_A_CPU = ("can't allocate memory", "could not create a primitive")
 """In the bare RuntimeErrors of torch's allocator and of oneDNN, which says no more."""
 
+_SIDE = 64
+"""Pixels of images that are still taken as many at a time as those of 32 x 32."""
+
 Result = TypeVar("Result")
+
+
+def at_a_time(most: int, shape: Sequence[int]) -> int:
+    """How many images go through a network at a time: ``most``, fewer where they are large.
+
+    Args:
+        most: For images of at most 64 x 64 pixels.
+        shape: ``(n, c, h, w)``.
+    """
+    return max(1, min(most, most * _SIDE**2 // (shape[2] * shape[3])))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

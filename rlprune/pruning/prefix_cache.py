@@ -1,17 +1,18 @@
 """The images of a reward engine, kept as the values that no mask can change, within a budget of memory."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from rlprune.pruning.byte_layers import as_bytes
-from rlprune.pruning.memory import retried
+from rlprune.pruning.memory import at_a_time, retried
 from rlprune.pruning.memory_share import free_memory
 from rlprune.pruning.partition import Partition
 
 BLOCK_IMAGES = 500
-"""Images that go through the network at a time, while memory lasts."""
+"""Images that go through the network at a time, while memory lasts; fewer where they are large."""
 BLOCK_IMAGES_OF_A_CPU = 125
 """Images that go through a prefix on a CPU, which is busy with few; and through a suffix at least."""
 BLOCK_BYTES_OF_A_CPU = 32 * 2**20
@@ -31,6 +32,20 @@ def normalised_already(images: torch.Tensor) -> torch.Tensor:
     return images
 
 
+class Inputs(Protocol):
+    """Normalised images fp32 ``(n, c, h, w)``: a tensor, or what makes them when asked for."""
+
+    device: torch.device
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: slice | torch.Tensor) -> torch.Tensor:
+        """Some of them, by a slice or positions int64 ``(k,)``."""
+
+    def split(self, count: int) -> Iterable[torch.Tensor]:
+        """All of them, so many at a time."""
+
+
 class PrefixCache:
     """Images and their classes, handed out as (values at the boundary, classes) in blocks.
 
@@ -41,7 +56,7 @@ class PrefixCache:
     def __init__(
         self,
         part: Partition,
-        inputs: torch.Tensor,
+        inputs: torch.Tensor | Inputs,
         labels: torch.Tensor,
         dtype: torch.dtype,
         budget: int | None,
@@ -63,14 +78,14 @@ class PrefixCache:
         self._part, self._inputs, self._labels, self._dtype = part, inputs, labels, dtype
         self._budget = usual_budget(inputs.device) if budget is None else budget
         self._steps: Sequence[torch.Tensor | None] | None = None
-        self.block_images = self._prefix_images = BLOCK_IMAGES
-        self.image_bytes = sum(
-            value[0].numel() * value.element_size() for value in self._boundary(inputs[:1])
-        )
+        first = inputs[:1]
+        most = at_a_time(BLOCK_IMAGES, first.shape)
+        self.block_images = self._prefix_images = most
+        self.image_bytes = sum(value[0].numel() * value.element_size() for value in self._boundary(first))
         if inputs.device.type == "cpu":
-            self._prefix_images = min(BLOCK_IMAGES, BLOCK_IMAGES_OF_A_CPU)
+            self._prefix_images = min(most, BLOCK_IMAGES_OF_A_CPU)
             fitting = BLOCK_BYTES_OF_A_CPU // self.image_bytes
-            self.block_images = max(self._prefix_images, min(BLOCK_IMAGES, fitting))
+            self.block_images = max(self._prefix_images, min(most, fitting))
         self._all: Values | None = None
         if self.image_bytes * len(labels) <= self._budget:
             self._all = retried(self._compute_all, self.halve_blocks)

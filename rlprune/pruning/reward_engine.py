@@ -21,7 +21,7 @@ from rlprune.pruning.groups import FilterGroup
 from rlprune.pruning.masked_consumer import ConsumerWeights, MaskedConsumer, WeightsForMask
 from rlprune.pruning.memory import retried
 from rlprune.pruning.partition import Partition, replace_modules, trace
-from rlprune.pruning.prefix_cache import PrefixCache, Prepare, normalised_already
+from rlprune.pruning.prefix_cache import Inputs, PrefixCache, Prepare, normalised_already
 from rlprune.pruning.repair import Gram, Moments, Repairer
 from rlprune.pruning.surgery import check_mask
 
@@ -46,7 +46,7 @@ class RewardEngine:
         self,
         model: nn.Module,
         group: FilterGroup,
-        inputs: torch.Tensor,
+        inputs: torch.Tensor | Inputs,
         labels: torch.Tensor,
         *,
         calibration: torch.Tensor,
@@ -64,7 +64,8 @@ class RewardEngine:
         Args:
             model: The network as it is now; it is neither changed nor kept.
             group: The group whose masks will be measured.
-            inputs: Images of the reward split ``(n, c, h, w)`` on the network's device.
+            inputs: Images of the reward split ``(n, c, h, w)`` on the network's device, or what gives them
+                when they are needed.
             labels: Their classes ``(n,)``, int64, on the same device.
             calibration: Normalised train images, for ``bn`` and ``repair``.
             fidelity: How a masked network is measured.

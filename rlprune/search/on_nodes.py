@@ -3,7 +3,10 @@
 import dataclasses
 import uuid
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from rlprune.config import Config
 from rlprune.errors import ConfigError
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     from rlprune.search.trainable import Weights
 
 _SECONDS_BETWEEN_LINES = 2.0
+_FILES_LOOKED_AT = 8
+"""Of each split, on each node."""
 
 
 def prepare_nodes(config: Config, place: str, splits: "DataSplits", say: Callable[[str], None]) -> None:
@@ -26,11 +31,13 @@ def prepare_nodes(config: Config, place: str, splits: "DataSplits", say: Callabl
         say: Takes a line of text.
 
     Raises:
-        ConfigError: A node cannot write to the place, or sees another folder there.
+        ConfigError: A node cannot write to the place, or sees another folder there; or the images are
+            streamed and a node does not have their files.
     """
     if config.search.address == "local":
         return
     check_storage(config, place, say)
+    check_files(config, splits, say)
     if config.search.gpus_per_trial:
         train_base(config, splits, say)
 
@@ -43,25 +50,10 @@ def check_storage(config: Config, place: str, say: Callable[[str], None]) -> Non
     Raises:
         ConfigError: Which nodes cannot use it, and why.
     """
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
     marker = f".probe-{uuid.uuid4().hex}"
     _write_marker(place, marker)
-    look = ray.remote(max_retries=3)(_faults_here)
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    asked = [
-        look.options(
-            num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
-        ).remote(place, marker)
-        for node in nodes
-    ]
-    wanted = {"CPU": config.search.cpus_per_trial, "GPU": config.search.gpus_per_trial}
-    if not any(_fits(wanted, node["Resources"]) for node in nodes):
-        say("waiting for the first node that a trial fits on")
-        asked.append(look.options(num_cpus=wanted["CPU"], num_gpus=wanted["GPU"]).remote(place, marker))
     try:
-        faults = sorted({fault for fault in ray.get(asked) if fault})
+        faults = _faults_of_nodes(config, say, _faults_here, place, marker)
     finally:
         _remove_marker(place, marker)
     if faults:
@@ -69,6 +61,55 @@ def check_storage(config: Config, place: str, say: Callable[[str], None]) -> Non
             [f"search.storage_path: {fault}" for fault in faults]
             + ["name a folder that all nodes share and may write, or an address such as s3://BUCKET/PREFIX"]
         )
+
+
+def check_files(config: Config, splits: "DataSplits", say: Callable[[str], None]) -> None:
+    """Refuses a cluster whose nodes do not all have the files of streamed images.
+
+    A few files of each split stand for all: those that are missing elsewhere end the trial that needs them.
+
+    Raises:
+        ConfigError: Which nodes lack which file.
+    """
+    from rlprune.data import ImageFiles
+
+    some: dict[str, int] = {}
+    for split in (splits.train, splits.reward, splits.val):
+        if isinstance(split.images, ImageFiles):
+            for position in np.linspace(0, len(split) - 1, _FILES_LOOKED_AT).astype(int):
+                path = split.images.path(position)
+                some[str(path)] = path.stat().st_size
+    faults = _faults_of_nodes(config, say, _files_missing_here, some) if some else []
+    if faults:
+        raise ConfigError(
+            [f"data.source: {fault}" for fault in faults]
+            + [
+                "streamed images are read by each node: put the same folder at the same path on every node, "
+                "or have them held (data.stream never): then they are sent to the nodes"
+            ]
+        )
+
+
+def _faults_of_nodes(
+    config: Config, say: Callable[[str], None], look: Callable[..., str], *arguments: object
+) -> list[str]:
+    """What a look on every node finds wrong, each fault once."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    remote = ray.remote(max_retries=3)(look)
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    asked = [
+        remote.options(
+            num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
+        ).remote(*arguments)
+        for node in nodes
+    ]
+    wanted = {"CPU": config.search.cpus_per_trial, "GPU": config.search.gpus_per_trial}
+    if not any(_fits(wanted, node["Resources"]) for node in nodes):
+        say("waiting for the first node that a trial fits on")
+        asked.append(remote.options(num_cpus=wanted["CPU"], num_gpus=wanted["GPU"]).remote(*arguments))
+    return sorted({fault for fault in ray.get(asked) if fault})
 
 
 def _fits(wanted: Mapping[str, float], resources: Mapping[str, float]) -> bool:
@@ -91,6 +132,20 @@ def _faults_here(place: str, marker: str) -> str:
             written.unlink()
     except Exception as error:
         return f"node {node} cannot write {shown(place)}: {error}"
+    return ""
+
+
+def _files_missing_here(sizes: Mapping[str, int]) -> str:
+    """The first of some files, with their bytes, that the node that this runs on does not have; or empty."""
+    import ray
+
+    for path, size in sizes.items():
+        try:
+            found = Path(path).stat().st_size
+        except OSError as error:
+            return f"node {ray.util.get_node_ip_address()} cannot read {path} ({error.strerror})"
+        if found != size:
+            return f"{path} has {found:,} bytes on node {ray.util.get_node_ip_address()}, {size:,} here"
     return ""
 
 

@@ -4,11 +4,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from rlprune.data import DataInfo, ImageSplit, Preprocess, image_tensor
+from rlprune.data import DataInfo, ImageSplit, Preprocess, feed
+from rlprune.pruning.memory import at_a_time
 from rlprune.pruning.modes import evaluating
 
 IMAGES_AT_A_TIME = {"cuda": 1000, "cpu": 125}
-"""Images a forward pass; a CPU is busy with few, and each takes half a MiB in VGG-16."""
+"""Images a forward pass, fewer of large ones; a CPU is busy with few, and each takes half a MiB in VGG-16."""
 
 
 def correct_predictions(
@@ -35,13 +36,12 @@ def correct_predictions(
     """
     model.to(device)
     preprocess = Preprocess(info).to(device)
-    images, labels = image_tensor(split, device)
-    batch_size = batch_size or IMAGES_AT_A_TIME[device.type]
+    batch_size = batch_size or at_a_time(IMAGES_AT_A_TIME[device.type], split.images.shape)
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
     with evaluating(model), torch.inference_mode(), autocast:
         correct = [
             model(preprocess(batch)).argmax(1) == truth
-            for batch, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True)
+            for batch, truth in feed(split, device).in_order(batch_size)
         ]
     return torch.cat(correct).cpu().numpy()
 

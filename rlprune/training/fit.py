@@ -1,13 +1,13 @@
-"""Training by stochastic gradient descent: batches stay on the device, and the host waits for it rarely."""
+"""Training by stochastic gradient descent: the host waits rarely for the device."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rlprune.data import DataInfo, ImageSplit, Preprocess, augment, image_tensor
+from rlprune.data import DataInfo, ImageSplit, Preprocess, augment, feed
 from rlprune.errors import ModelError
 from rlprune.safe_backward import safe_backward
 from rlprune.training.distillation import Distillation
@@ -140,13 +140,13 @@ class _Training:
         self.distillation = distillation
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.schedule, self.info, self.device = schedule, info, device
-        self.images, self.labels = image_tensor(split, device)
+        self.feed, self.images = feed(split, device), len(split)
         self.preprocess = Preprocess(info).to(device)
         self.batch_size = min(schedule.batch_size, len(split))
         self.epoch_steps = len(split) // self.batch_size
         self.steps = max(1, round(schedule.epochs * self.epoch_steps)) if schedule.epochs > 0 else 0
         self.step = 0
-        self.order = torch.empty(0, dtype=torch.long)
+        self.batches: Iterator[tuple[Tensor, Tensor]] = iter(())
         self.generator = torch.Generator().manual_seed(seed)
         self.optimizer = torch.optim.SGD(
             model.parameters(),
@@ -163,13 +163,15 @@ class _Training:
         """One batch: forward, backward, update."""
         position = self.step % self.epoch_steps
         if position == 0:
-            self.order = torch.randperm(len(self.labels), generator=self.generator).to(self.device)
+            order = torch.randperm(self.images, generator=self.generator)
+            steps = min(self.epoch_steps, self.steps - self.step)
+            self.batches = self.feed.shuffled(order[: steps * self.batch_size], self.batch_size)
             self.loss_sum.zero_()
-        chosen = self.order[position * self.batch_size : (position + 1) * self.batch_size]
-        batch = augment(self.images[chosen], self.info.crop_padding, self.info.flip, self.generator)
+        images, labels = next(self.batches)
+        batch = augment(images, self.info.crop_padding, self.info.flip, self.generator)
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = self.schedule.rate(self.step, self.steps)
-        loss = self._loss(batch, self.labels[chosen])
+        loss = self._loss(batch, labels)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

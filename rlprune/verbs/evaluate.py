@@ -114,5 +114,8 @@ def _cost(network: "PrunedNetwork", path: str, shape: tuple[int, int, int]) -> "
 
 def _texts_of(config: Config) -> list[str]:
     """The data and the precision of a stored configuration as overrides."""
-    data = [f"data.{name}={value}" for name, value in dataclasses.asdict(config.data).items()]
+    data = [
+        f"data.{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
+        for name, value in dataclasses.asdict(config.data).items()
+    ]
     return [*data, f"precision={config.precision}"]
