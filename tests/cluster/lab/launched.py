@@ -56,7 +56,7 @@ def own_machines(laboratory: Laboratory, folder: Path) -> None:
 
 def trials_on(host: Host) -> int:
     """How many processes of trials; the name is as Ray cuts it."""
-    return int(host.run("pgrep --count ^ray::ResourceTr || true", 60))
+    return int(host.run("pgrep --count ^ray::Resource || true", 60))
 
 
 def processes_of_ray(host: Host) -> int:
