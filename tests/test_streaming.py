@@ -267,7 +267,7 @@ load_splits(DataConfig(source=sys.argv[1], image_size=64, resize="crop", root=sy
 before = peak()
 config = DataConfig(source=sys.argv[1], image_size=1024, resize="crop", root=sys.argv[2], stream=sys.argv[3])
 splits = load_splits(config)
-for images, labels in feed(splits.train, torch.device("cpu")).in_order(4):
+for images, labels in feed(splits.train, torch.device("cpu")).in_order(1):
     pass
 print(peak() - before)
 """
@@ -280,8 +280,8 @@ def test_streaming_does_not_hold_the_images(photos: Path, tmp_path: Path) -> Non
         done = subprocess.run(words, check=True, capture_output=True, text=True, timeout=120)
         grown[way] = int(done.stdout)
     decoded = 60 * 3 * 1024**2
-    assert grown["never"] > 0.7 * decoded  # what loading torch took before is used again
-    assert grown["always"] < decoded / 2
+    assert grown["always"] < 0.75 * decoded  # a few images as floats, however many there are
+    assert grown["never"] - grown["always"] > decoded
 
 
 @pytest.mark.ray
