@@ -105,17 +105,12 @@ def prepare(
     check_reachable(targets_of(config), network, groups, bench.example, config.pruning.round_to)
     for name, reason in refused.items():
         say(f"the group of {name} stays whole: {reason}")
-    streamed = [name for name in ("train", "reward", "val", "test") if _is_streamed(splits, name)]
-    if streamed:
+    if streamed := splits.streamed():
         say(f"images of {', '.join(streamed)} are decoded from disk as they are needed (data.stream)")
     config = _with_whole(config, refused)
     base = obtain_base(config, splits, progress=say, given=model)
     say(f"{sum(group.n_filters for group in groups):,} filters in {len(groups)} groups")
     return config, base
-
-
-def _is_streamed(splits: DataSplits, name: str) -> bool:
-    return (name != "test" or splits.test is not None) and splits.split(name).is_streamed
 
 
 def checked(config: Config, verb: str) -> Config:

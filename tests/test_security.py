@@ -43,6 +43,9 @@ def unsafe_reads(source: str) -> Iterator[str]:
         if name == "torch.load":
             if keywords.get("weights_only") != "True":
                 yield name
+        elif name == "np.load":
+            if keywords.get("allow_pickle") != "False":
+                yield name
         elif name == "yaml.load":
             if keywords.get("Loader") != "_StrictLoader":  # a yaml.SafeLoader
                 yield name
@@ -68,6 +71,7 @@ def test_nothing_reads_files_in_a_way_that_runs_code(path: Path) -> None:
         "cloudpickle.loads(text)",
         "pickle.Unpickler(file).load()",
         "np.load(path, allow_pickle=True)",
+        "np.load(path)",
         "yaml.load(text, Loader=yaml.Loader)",
         "yaml.unsafe_load(text)",
         "pandas.read_pickle(path)",

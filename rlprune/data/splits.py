@@ -154,6 +154,11 @@ class DataSplits:
             raise DataError(f"split: expected train, reward, val or test (unless sealed); got {name!r}")
         return chosen
 
+    def streamed(self) -> list[str]:
+        """The names of the splits whose images are decoded as they are needed."""
+        splits = {"train": self.train, "reward": self.reward, "val": self.val, "test": self.test}
+        return [name for name, split in splits.items() if split is not None and split.is_streamed]
+
 
 def fingerprint(splits: Mapping[str, ImageSplit], info: DataInfo) -> str:
     """A hash (32 hex digits) of the contents of named splits and the info but for its source's name.
