@@ -24,8 +24,13 @@ from rlprune.training.tensor_file import read_tensors
 from rlprune.trust import check_trusted, foreign_code
 
 PACKAGE = Path(__file__).parents[1] / "rlprune"
+SAFE_WITH = {
+    "torch.load": ("weights_only", "True"),
+    "np.load": ("allow_pickle", "False"),
+    "yaml.load": ("Loader", "_StrictLoader"),  # a yaml.SafeLoader
+}
 LOADERS = {"load", "loads", "Unpickler", "read_pickle", "unsafe_load", "full_load", "load_all"}
-SAFE = {"json.loads", "json.load", "network_file.load", "yaml.load"}
+SAFE = {"json.loads", "json.load", "network_file.load"}
 READS_ITS_OWN = {("search/recording.py", "cloudpickle.load"), ("deploy/formats.py", "torch.export.load")}
 """What this process has written a moment before: the error of a trial (by Tune), an exported network."""
 
@@ -40,14 +45,9 @@ def unsafe_reads(source: str) -> Iterator[str]:
         if not isinstance(node, ast.Call):
             continue
         name, keywords = dotted(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}
-        if name == "torch.load":
-            if keywords.get("weights_only") != "True":
-                yield name
-        elif name == "np.load":
-            if keywords.get("allow_pickle") != "False":
-                yield name
-        elif name == "yaml.load":
-            if keywords.get("Loader") != "_StrictLoader":  # a yaml.SafeLoader
+        if name in SAFE_WITH:
+            keyword, value = SAFE_WITH[name]
+            if keywords.get(keyword) != value:
                 yield name
         elif "allow_pickle" in keywords or name in ("eval", "exec", "runpy.run_path", "joblib.load"):
             yield name
