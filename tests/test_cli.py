@@ -413,9 +413,9 @@ def test_prune_from_beginning_to_end(
     sealed = []
     start = PruningRun.__init__
 
-    def watched(run: PruningRun, config: Any, model: nn.Module, splits: DataSplits) -> None:
+    def watched(run: PruningRun, config: Any, model: nn.Module, splits: DataSplits, *table: Any) -> None:
         sealed.append(splits.test is None)
-        start(run, config, model, splits)
+        start(run, config, model, splits, *table)
 
     monkeypatch.setattr(PruningRun, "__init__", watched)
     config = write_config(tmp_path / "run.yaml", pruning__keep_whole=["3"])

@@ -79,6 +79,7 @@ class _StopBefore(fx.Interpreter):
 
     def __init__(self, module: fx.GraphModule, target: str) -> None:
         super().__init__(module)
+        self.extra_traceback = False  # it prints the whole graph, which needs memory where memory has run out
         self._target = target
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
