@@ -8,7 +8,6 @@ from torch import nn
 
 from rlprune.config import Config
 from rlprune.pruning.latency_table import LatencyTable
-from rlprune.pruning.surgery import widths
 from rlprune.results.interval import Drop, paired_drop
 from rlprune.results.record import TrialRecord
 from rlprune.results.step_report import StepReport
@@ -28,7 +27,7 @@ class Comparison:
         self._bench, self._table = bench, table
         self._base_latency = None if table is None else table.latency(base)
         self._base_cost = bench.cost(base)
-        self._base_widths = widths(base)
+        self._base_widths = bench.widths(base)
         self.base_correct = bench.correct_val(base)
 
     def drop(self, correct: np.ndarray) -> Drop:
@@ -84,7 +83,7 @@ class Comparison:
             params=cost.params,
             base_macs=self._base_cost.macs,
             base_params=self._base_cost.params,
-            widths=widths(model),
+            widths=self._bench.widths(model),
             base_widths=self._base_widths,
             **self._predicted(model),
             groups=[report.to_metrics() for report in reports],
@@ -103,7 +102,7 @@ class Comparison:
     def _ratios(self, model: nn.Module) -> dict[str, Any]:
         cost = self._bench.cost(model)
         return {
-            "filter_keep_ratio": sum(widths(model).values()) / sum(self._base_widths.values()),
+            "filter_keep_ratio": sum(self._bench.widths(model).values()) / sum(self._base_widths.values()),
             "macs_ratio": cost.macs / self._base_cost.macs,
             "params_ratio": cost.params / self._base_cost.params,
         }

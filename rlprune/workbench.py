@@ -101,6 +101,10 @@ class Workbench:
         """MACs for one image and parameters of a network."""
         return count_cost(model, self.example)
 
+    def widths(self, model: nn.Module) -> dict[str, int]:
+        """How many filters each layer of a network has, by its name, wherever the network is."""
+        return widths(model, self.example.to(next(model.parameters()).device))
+
     def correct_val(self, model: nn.Module) -> np.ndarray:
         """Which images of val a network classifies correctly: bool ``(n,)``."""
         split, info = self.splits.val, self.splits.info
@@ -242,7 +246,7 @@ class Workbench:
             num_classes=info.num_classes,
             in_channels=info.image_shape[0],
             info=info,
-            widths=widths(model),
+            widths=self.widths(model),
         )
 
     def _normalised(self, images: torch.Tensor) -> torch.Tensor:

@@ -53,13 +53,13 @@ def subject_of(factory: str, splits: DataSplits, seed: int) -> Subject:
 def row_at(subject: Subject, share: float) -> Row:
     """A row that keeps a share of each group, with agents, of all groups but the first, for later filters."""
     counts = {group.name: max(1, round(share * group.n_filters)) for group in subject.groups}
-    kept = {name: count for name, count in counts.items() if name in widths(subject.base)}
+    kept = {name: count for name, count in counts.items() if name in widths(subject.base, EXAMPLE)}
     record = TrialRecord(
         status="COMPLETE",
         trial="t0000",
         b=1.0,
         macs=round(subject.cost.macs(counts)),
-        widths={**widths(subject.base), **kept},
+        widths={**widths(subject.base, EXAMPLE), **kept},
     )
     rankings = {group.name: np.linspace(0.2, 0.9, group.n_filters) for group in subject.groups[1:]}
     return Row(record, settings(), 1.0, rankings)
@@ -251,7 +251,9 @@ def test_cutting_leaves_the_base_model_alone_and_repair_helps(tiny_subject: Subj
     masks = METHODS["rlprune-counts-l1"].masks(tiny_subject, row)
     bench = tiny_subject.bench
     plain, repaired = (cut_base(tiny_subject, bench, masks, repaired=switch) for switch in (False, True))
-    assert widths(plain) == widths(repaired) == {name: FILTERS[name] // 2 for name in GROUPS}
+    assert (
+        widths(plain, EXAMPLE) == widths(repaired, EXAMPLE) == {name: FILTERS[name] // 2 for name in GROUPS}
+    )
     assert bench.correct_val(repaired).mean() > bench.correct_val(plain).mean() + 0.05
     for name, value in tiny_subject.base.state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -264,7 +266,7 @@ def test_a_network_from_scratch_has_the_rows_widths_and_its_own_weights(tiny_sub
     masks = first_filters(tiny_subject, row)
     models = [network_from_scratch(tiny_subject.bench, settings(seed=seed), masks) for seed in (0, 0, 1)]
     weights = [model.get_submodule("0").weight for model in models]
-    assert widths(models[0]) == {name: row.record.widths[name] for name in GROUPS}
+    assert widths(models[0], EXAMPLE) == {name: row.record.widths[name] for name in GROUPS}
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
     assert not torch.equal(weights[0], tiny_subject.base.get_submodule("0").weight[: len(weights[0])])

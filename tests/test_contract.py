@@ -30,6 +30,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "torchvision:resnet18": {},
     "torchvision:mobilenet_v2": {},
     "torchvision:regnet_y_400mf": {},
+    "torchvision:convnext_tiny": {},
     "torchvision:densenet121": {},
 }
 SLOW = {"torchvision:densenet121"}
@@ -107,12 +108,21 @@ def test_from_checkpoint_to_exported_network(
         assert 100 * right.mean() == pytest.approx(row["accuracy_val"], abs=0.3)
 
 
-def test_convnext_is_refused_with_its_layers_and_the_reason() -> None:
+def test_of_convnext_the_blocks_inside_can_be_pruned_and_what_layer_norm_looks_at_stays_whole() -> None:
     model = build_model("torchvision:convnext_tiny", {}, 10, 3)
+    groups, refused = read_groups(model, EXAMPLE, ())
+    assert [group.name for group in groups] == [
+        f"features.{stage}.{block}.block.3"
+        for stage, blocks in ((1, 3), (3, 3), (5, 9), (7, 3))
+        for block in range(blocks)
+    ]
+    assert list(refused) == ["features.0.0", "features.2.1", "features.4.1", "features.6.1"]
+    assert refused["features.0.0"].startswith("features.0.1 (LayerNorm2d) mixes channels")
+    blocks = ",".join(f"features.{stage}" for stage in (1, 3, 5, 7))
     with pytest.raises(
         ModelError, match=r"no prunable group.*features\.0\.0: features\.0\.1 \(LayerNorm2d\) mixes"
     ):
-        find_groups(model, EXAMPLE)
+        find_groups(model, EXAMPLE, blocks.split(","))
 
 
 def test_grouped_convolutions_of_regnet_stay_whole_with_what_is_coupled_to_them() -> None:

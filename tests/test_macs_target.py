@@ -22,7 +22,6 @@ from rlprune.macs_target import TargetPlan, check_reachable
 from rlprune.pruning.allocation import Allocation, LossCurve
 from rlprune.pruning.cost import count_cost
 from rlprune.pruning.groups import find_groups
-from rlprune.pruning.surgery import widths
 from rlprune.pruning.width_cost import WidthCost
 from rlprune.results.baseline_record import OWN
 from rlprune.results.baseline_study import read_points, study_entries
@@ -289,7 +288,8 @@ def test_a_run_ends_at_the_target_by_one_filter(
     macs = count_cost(run._model, EXAMPLE).macs
     assert macs <= target * record.base_macs
     last = [report.group for report in reports if report.kept < report.filters][-1]
-    wider = {**widths(run._model), last: widths(run._model)[last] + step}
+    now = run._bench.widths(run._model)
+    wider = {**now, last: now[last] + step}
     assert cost.macs({name: wider[name] for name in GROUPS}) > target * cost.whole
     assert all(report.kept % step == 0 for report in reports)
     finish(again)

@@ -38,7 +38,7 @@ def pruned(factory: str, splits: DataSplits) -> tuple[nn.Module, NetworkSpec]:
         mask[0] = True
         cut(model, group, mask)
     spec = NetworkSpec(
-        factory, ARGUMENTS[factory], info.num_classes, info.image_shape[0], info, widths(model)
+        factory, ARGUMENTS[factory], info.num_classes, info.image_shape[0], info, widths(model, example[:1])
     )
     return model, spec
 
@@ -84,7 +84,7 @@ def test_what_comes_back_is_smaller_and_knows_itself(digits_splits: DataSplits, 
     assert torch.equal(state, torch.get_rng_state())
     assert network.spec == spec
     assert network.info == digits_splits.info
-    assert widths(network.network) == spec.widths
+    assert widths(network.network, torch.zeros(1, 3, 32, 32)) == spec.widths
     assert min(spec.widths.values()) < 8
     assert not network.training
     assert not any(parameter.requires_grad for parameter in network.parameters())
@@ -141,7 +141,9 @@ def test_foreign_code_runs_only_where_it_is_trusted(
     )
     monkeypatch.syspath_prepend(tmp_path)
     model = build_model("their_networks:make", {}, 10, 3)
-    spec = NetworkSpec("their_networks:make", {}, 10, 3, digits_splits.info, widths(model))
+    spec = NetworkSpec(
+        "their_networks:make", {}, 10, 3, digits_splits.info, widths(model, torch.zeros(1, 3, 32, 32))
+    )
     save(tmp_path / "network.pt", model, spec)
     monkeypatch.delitem(sys.modules, "their_networks")
     with pytest.raises(CheckpointError, match=r"code outside rlprune.*trust_code=True"):

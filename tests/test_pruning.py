@@ -10,6 +10,7 @@ import torch
 import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models.convnext import CNBlockConfig
 
 from rlprune.candidates import cut_copy
 from rlprune.errors import ModelError, PruningError
@@ -27,6 +28,9 @@ NETWORKS = {
     "resnet56": lambda: resnet56(width=0.25, num_classes=10, in_channels=3),
     "resnet18": lambda: torchvision.models.resnet18(num_classes=10),
     "mobilenet_v2": lambda: torchvision.models.mobilenet_v2(num_classes=10, width_mult=0.35, dropout=0.0),
+    "convnext": lambda: torchvision.models.convnext.ConvNeXt(
+        [CNBlockConfig(16, 32, 2), CNBlockConfig(32, None, 1)], layer_scale=0.5, num_classes=10
+    ),
     "flattened": lambda: nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1),
         nn.BatchNorm2d(8),
@@ -150,7 +154,8 @@ def masked_forward(
 
     def zero(member, args):
         values = args[0].clone()
-        values[:, member.dropped(mask)] = 0
+        channels_last = isinstance(model.get_submodule(member.layer), nn.Linear)
+        values.movedim(-1 if channels_last else 1, 0)[member.dropped(mask)] = 0
         return (values,)
 
     handles = [
@@ -323,18 +328,21 @@ def test_engine_equals_plain_forward_of_the_repaired_cut_network(network, groups
 
 
 @pytest.mark.parametrize("mask", [[1, 0, 1, 1, 0, 1], [0, 0, 1, 0, 0, 1]], ids=["most stay", "most go"])
-@pytest.mark.parametrize("kind", ["conv", "strided", "linear"])
+@pytest.mark.parametrize("kind", ["conv", "strided", "linear", "pixels"])
 def test_repair_is_the_least_squares_solution(kind, mask):
     torch.manual_seed(0)
     layer = {
         "conv": lambda: nn.Conv2d(6, 4, 3, padding=1),
         "strided": lambda: nn.Conv2d(6, 4, 3, stride=2, padding=1, bias=False),
         "linear": lambda: nn.Linear(6 * 4, 4),
+        "pixels": lambda: nn.Linear(6, 4),
     }[kind]()
     mixing = torch.randn(6, 6)
     inputs = torch.einsum("dc,nchw->ndhw", mixing, torch.rand(40, 6, 5, 5))
     if kind == "linear":
         inputs = inputs[:, :, :2, :2].reshape(40, -1)
+    if kind == "pixels":
+        inputs = inputs.movedim(1, -1)
     repeat = 4 if kind == "linear" else 1
     positions = np.arange(6 * repeat).reshape(6, repeat)
     gram = Gram(layer, 1, 0)

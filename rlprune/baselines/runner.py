@@ -27,7 +27,6 @@ from rlprune.config_loading import config_to_dict
 from rlprune.config_values import nearest
 from rlprune.data import DataSplits
 from rlprune.errors import ConfigError, ResultsError
-from rlprune.pruning.surgery import widths
 from rlprune.results.baseline_record import RECORDS, TUNED_BASE, BaselineFiles, BaselineRecord, Key
 from rlprune.results.environment import describe_environment
 from rlprune.results.interval import paired_drop
@@ -128,7 +127,7 @@ class BaselineRunner:
         self._base = base.to(self._bench.device).eval()
         self._base_correct = self._bench.correct_val(self._base)
         self._base_cost = self._bench.cost(self._base)
-        self._base_filters = sum(widths(self._base).values())
+        self._base_filters = sum(self._bench.widths(self._base).values())
         self._subject: tuple[int, Subject] | None = None
 
     def run(self, jobs: Sequence[Job]) -> None:
@@ -218,7 +217,7 @@ class BaselineRunner:
     def _record(self, job: Job, network: _Network, after: np.ndarray) -> BaselineRecord:
         """What is known of a network without looking at test."""
         cost, drop = network.bench.cost(network.model), paired_drop(self._base_correct, after)
-        path = self._files.network_path(job.key)
+        left, path = network.bench.widths(network.model), self._files.network_path(job.key)
         return BaselineRecord(
             trial=job.key.trial,
             method=job.method,
@@ -226,7 +225,7 @@ class BaselineRunner:
             b=job.row.record.b,
             target_macs=job.row.record.target_macs,
             repaired=network.repaired,
-            filter_keep_ratio=sum(widths(network.model).values()) / self._base_filters,
+            filter_keep_ratio=sum(left.values()) / self._base_filters,
             macs_ratio=cost.macs / self._base_cost.macs,
             params_ratio=cost.params / self._base_cost.params,
             accuracy_val_cut=accuracy(network.correct),
@@ -237,6 +236,6 @@ class BaselineRunner:
             images_val=len(after),
             epochs=network.epochs,
             learning_rate=network.config.finetune.learning_rate,
-            widths=widths(network.model),
+            widths=left,
             network=path.relative_to(self._files.run).as_posix(),
         )

@@ -39,10 +39,13 @@ def group_norm_order(
     model = copy.deepcopy(model).requires_grad_(True).eval()
     named = {model.get_submodule(group.name): group.name for group in groups}
     prunable = {member.layer for group in groups for member in group.with_role("producer")}
+    kinds: tuple[type[nn.Module], ...] = (nn.Conv2d,)
+    if any(isinstance(model.get_submodule(name), nn.Linear) for name in prunable):
+        kinds += (nn.Linear,)
     others = [
         module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d) and module.groups == 1 and name not in prunable
+        if isinstance(module, kinds) and getattr(module, "groups", 1) == 1 and name not in prunable
     ]
     scores = _Scores(named)
     pruner = tp.pruner.GroupNormPruner(
@@ -54,7 +57,7 @@ def group_norm_order(
         pruning_ratio=1.0,
         iterative_steps=STEPS,
         ignored_layers=others,
-        root_module_types=[nn.Conv2d],
+        root_module_types=list(kinds),
     )
     order: dict[tuple[str, int], None] = {}
     for _ in range(STEPS):
@@ -93,7 +96,11 @@ class _Scores:
 
 def _dropped(found: tp.Group, named: dict[nn.Module, str]) -> Iterable[tuple[str, list[int]]]:
     """The group's name and the filters, in its numbering, that one of torch_pruning's groups is about."""
-    outputs = (tp.prune_conv_out_channels, tp.prune_depthwise_conv_out_channels)
+    outputs = (
+        tp.prune_conv_out_channels,
+        tp.prune_depthwise_conv_out_channels,
+        tp.prune_linear_out_channels,
+    )
     for item in found.items:
         if item.dep.target.module in named and item.dep.handler in outputs:
             yield named[item.dep.target.module], list(item.idxs)

@@ -16,6 +16,7 @@ from torch import nn
 
 from rlprune.errors import ModelError
 from rlprune.pruning.modes import evaluating
+from rlprune.pruning.pixel_layers import pixel_layers
 
 Role = Literal["producer", "per_channel", "consumer"]
 
@@ -126,9 +127,13 @@ def read_groups(
     graph = dependency_graph(model, example)
     names = {module: name for name, module in model.named_modules()}
     named = {name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+    makers = pixel_layers(model, example)
     groups, refused = [], {}
-    for found in graph.get_all_groups(ignored_layers=[], root_module_types=[nn.Conv2d]):
+    for found in graph.get_all_groups(ignored_layers=[], root_module_types=[nn.Conv2d, nn.Linear]):
         members, reason = _read_members(found, names)
+        root = names[found[0].dep.target.module]
+        if root not in makers and not any(m.role == "producer" and m.layer in makers for m in members):
+            continue  # the hidden values of a classifier, say
         members.sort(key=lambda member: order.get(member.layer, len(order)))
         if not reason and not _first_producer_is_root(members):
             reason = "its layers number the same filters in different ways"
@@ -140,7 +145,7 @@ def read_groups(
             reason = "its filters are the network's output"
         first = next((member.layer for member in members if member.role == "producer"), None)
         if reason:
-            refused[first or names[found[0].dep.target.module]] = reason
+            refused[first or root] = reason
         elif first is not None:
             groups.append(FilterGroup(first, len(members[0].positions), tuple(members)))
     without = {

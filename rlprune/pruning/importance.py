@@ -174,15 +174,16 @@ class _ActivationMoments:
             for handle in handles:
                 handle.remove()
         for member, gradient in zip(self._members, gradients, strict=True):
-            product = self._by_filter(member, read[member.layer].detach() * gradient)
+            product = self._by_filter(model, member, read[member.layer].detach() * gradient)
             self.taylor += product.sum(2).abs().sum(0).double().cpu()
-        self._add_moments(self._by_filter(self._members[0], read[self._members[0].layer].detach()))
+        self._add_moments(self._by_filter(model, self._members[0], read[self._members[0].layer].detach()))
 
-    def _by_filter(self, member: Member, values: torch.Tensor) -> torch.Tensor:
+    def _by_filter(self, model: nn.Module, member: Member, values: torch.Tensor) -> torch.Tensor:
         """Values of a consumer's input as ``(n, f, pixels)``."""
+        if isinstance(model.get_submodule(member.layer), nn.Linear):
+            values = values.movedim(-1, 1)
         index = torch.from_numpy(member.positions.reshape(-1)).to(values.device)
-        axis = 1 if values.dim() == 4 else values.dim() - 1
-        return values.index_select(axis, index).reshape(len(values), self._group.n_filters, -1)
+        return values.index_select(1, index).reshape(len(values), self._group.n_filters, -1)
 
     def _add_moments(self, values: torch.Tensor) -> None:
         rows = values.transpose(0, 1).flatten(1).double()

@@ -159,7 +159,8 @@ def _layer_laps(
             shape = _input_shape(site, read or width)
             if shape not in images:
                 value = torch.zeros(batch, *shape, device=device, dtype=site.dtype)
-                last = value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
+                four = value.dim() == 4 and not isinstance(site.module, nn.Linear)
+                last = value.contiguous(memory_format=torch.channels_last) if four else value
                 images[shape] = last
             calls.append(lambda layer=layer, value=images[shape]: layer(value))
     laps = lap_times(calls, PASSES, device)

@@ -43,7 +43,10 @@ class MaskedConsumer(nn.Module):
         self.weights: ConsumerWeights | None = None
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """The layer's outputs for ``(n, c, h, w)`` or ``(n, c)``; without weights, from all channels."""
+        """The layer's outputs for ``(n, c, h, w)``, or for a linear one ``(n, c)`` or ``(n, h, w, c)``.
+
+        Without weights they are those of all channels.
+        """
         if self.gram is not None:
             self.gram.add(inputs)
         if self.weights is None:

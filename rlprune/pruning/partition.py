@@ -29,12 +29,47 @@ def trace(model: nn.Module, *, fold_batch_norm: bool) -> fx.GraphModule:
         graph = fx.symbolic_trace(copy.deepcopy(model).eval())
         folded = fuse(graph) if fold_batch_norm else graph
         assert isinstance(folded, fx.GraphModule)
+        _call_parameters(folded)
         return folded
     except Exception as error:
         raise ModelError(
             f"{type(model).__name__} cannot be traced by torch.fx: {error}. Its forward pass must not "
             "branch on the values or shapes of its inputs."
         ) from error
+
+
+class _Stored(nn.Module):
+    """A tensor of the network's own, given by a call."""
+
+    def __init__(self, value: torch.Tensor) -> None:
+        super().__init__()
+        self.value: torch.Tensor
+        self.register_buffer("value", value.detach())
+
+    def forward(self) -> torch.Tensor:
+        return self.value
+
+
+def _call_parameters(graph: fx.GraphModule) -> None:
+    """Has parameters and buffers that no layer holds (ConvNeXt's scales) given by modules, one for each use.
+
+    A module belongs to the part of the network that calls it; a parameter would cross from one to the other.
+    """
+    fetched = [node for node in graph.graph.nodes if node.op == "get_attr"]
+    for node in fetched:
+        value = graph
+        for part in str(node.target).split("."):
+            value = getattr(value, part)
+        if not isinstance(value, torch.Tensor):
+            continue
+        for user in list(node.users):
+            name = f"_stored_{len(list(graph.children()))}"
+            graph.add_submodule(name, _Stored(value))
+            with graph.graph.inserting_before(user):
+                user.replace_input_with(node, graph.graph.call_module(name))
+        graph.graph.erase_node(node)
+    if fetched:
+        graph.recompile()
 
 
 class Partition:
@@ -51,6 +86,8 @@ class Partition:
             is_consumer = node.op == "call_module" and node.target in consumers
             if is_consumer or any(source in after for source in node.all_input_nodes):
                 after.add(node)
+        own = [node for node in graph.graph.nodes if node.op == "call_module" and not node.all_input_nodes]
+        after.update(node for node in own if node.users.keys() & after)
         if not after:
             raise ModelError(f"no layer that reads the group of {group.name} is called as a module")
 

@@ -52,7 +52,11 @@ class Gram:
         self._generator = torch.Generator().manual_seed(seed)
 
     def add(self, inputs: torch.Tensor) -> None:
-        """Takes in the layer's inputs for one batch: ``(n, c, h, w)`` or ``(n, c)``, of any floating type."""
+        """Takes in the layer's inputs for one batch, of any floating type.
+
+        Args:
+            inputs: ``(n, c, h, w)`` for a convolution, ``(n, c)`` or ``(n, h, w, c)`` for a linear layer.
+        """
         rows = self._rows_of(inputs.float())
         if self._origin is None:
             self._origin = rows.mean(0)
@@ -65,19 +69,24 @@ class Gram:
 
     def _rows_of(self, inputs: torch.Tensor) -> torch.Tensor:
         """A sample of patches ``(rows, size)``: spread over the images, the same positions in all of them."""
-        if isinstance(self._layer, nn.Linear):
-            return inputs.reshape(-1, inputs.shape[-1])
         layer = self._layer
+        if isinstance(layer, nn.Linear):
+            pixels = inputs.flatten(1, -2) if inputs.dim() > 2 else inputs[:, None]
+            return pixels[:, self._positions(pixels.shape[1]).to(inputs.device)].reshape(-1, self.size)
         padded = F.pad(inputs, layer._reversed_padding_repeated_twice)
         reach = [step * (size - 1) for step, size in zip(layer.dilation, layer.kernel_size, strict=True)]
         height = (padded.shape[2] - reach[0] - 1) // layer.stride[0] + 1
         width = (padded.shape[3] - reach[1] - 1) // layer.stride[1] + 1
-        wanted = min(-(-ROWS_PER_INPUT * self.size // self._n_images), height * width)
-        chosen = torch.randperm(height * width, generator=self._generator)[:wanted].to(inputs.device)
+        chosen = self._positions(height * width).to(inputs.device)
         rows = (chosen // width * layer.stride[0])[:, None] + self._taps(0)
         columns = (chosen % width * layer.stride[1])[:, None] + self._taps(1)
         patches = padded[:, :, rows[:, :, None], columns[:, None, :]]  # (n, c, chosen, kernel h, kernel w)
         return patches.transpose(1, 2).reshape(-1, self.size)
+
+    def _positions(self, count: int) -> torch.Tensor:
+        """Those of ``count`` positions of an image that are taken in: int64."""
+        wanted = min(-(-ROWS_PER_INPUT * self.size // self._n_images), count)
+        return torch.randperm(count, generator=self._generator)[:wanted]
 
     def _taps(self, axis: int) -> torch.Tensor:
         """Offsets of the kernel's taps along one axis: int64."""

@@ -9,6 +9,7 @@ from torch import nn
 
 from rlprune.errors import ModelError, PruningError
 from rlprune.pruning.groups import FilterGroup, Member
+from rlprune.pruning.pixel_layers import pixel_layers
 
 
 def check_mask(group: FilterGroup, mask: np.ndarray) -> np.ndarray:
@@ -157,8 +158,8 @@ def _set_widths(module: nn.Module) -> None:
         module.num_parameters = module.weight.shape[0]
 
 
-def widths(model: nn.Module) -> dict[str, int]:
-    """Output channels of every convolution, by layer name."""
-    return {
-        name: module.out_channels for name, module in model.named_modules() if isinstance(module, nn.Conv2d)
-    }
+def widths(model: nn.Module, example: torch.Tensor) -> dict[str, int]:
+    """The number of filters of every layer that makes some, by its name: see :func:`.pixel_layers`."""
+    makers = pixel_layers(model, example)
+    sizes = ((name, module.weight) for name, module in model.named_modules() if name in makers)
+    return {name: len(weight) for name, weight in sizes if isinstance(weight, torch.Tensor)}
