@@ -218,7 +218,30 @@ def convolution_report(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def order_report(rows: list[Row]) -> str:
+    """Everything that one file of records of ``bench_group_order.py`` says, as Markdown."""
+    runs, found = of_kind(rows, "run"), of_kind(rows, "order")
+    sums: dict[str, dict[int, float]] = defaultdict(lambda: defaultdict(float))
+    for row in found:
+        for state, taken in row["times"].items():
+            sums[state][row["repeat"]] += taken
+    run, groups = runs[0], len({row["group"] for row in found})
+    lines = [
+        f"{where_from(runs)}; `{run['fidelity']}`, {run['precision']}, {run['images']} images, "
+        f"{run['masks']} masks a group, {len(sums['none'])} interleaved repeats: median [least, greatest]; "
+        f"{CLOCKS[run['clock']]}.",
+        "",
+        f"| other groups with half of their filters | a mask in each of {groups} groups, s | times as fast |",
+        "|---|---|---|",
+    ]
+    for state, totals in sums.items():
+        gains = [sums["none"][repeat] / total for repeat, total in totals.items()]
+        lines.append(f"| {state} | {spread(list(totals.values()))} | {spread(gains)} |")
+    return "\n".join(lines)
+
+
 REPORTS = {
+    "order": order_report,
     "convolutions": convolution_report,
     "agent": agent_report,
     "engine": engine_report,
