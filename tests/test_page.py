@@ -61,7 +61,7 @@ def test_the_page_has_every_trial_the_frontier_first_and_names_the_row_to_deploy
     assert data["summary"].startswith(
         "5 trials: 4 COMPLETE, 1 FAILED; without an end so far: t0005; as of 20"
     )
-    assert data["frontier_note"].endswith("deploy: the fewest MACs with a drop on val of at most 1 points")
+    assert data["frontier_note"].endswith("deploy: the fewest MACs with a drop on val of at most 1 point")
     assert [row["trial"] for row in data_of(page_of(folder, max_drop=2.0))["rows"] if row["chosen"]] == [
         "t0002"
     ]

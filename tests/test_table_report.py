@@ -93,7 +93,8 @@ def test_the_row_to_deploy_is_marked(limit, name):
     assert [f"models/{name}.pt" in line for line in lines if line.startswith("> ") and "models" in line] == [
         True
     ]
-    assert lines[-1] == f"> deploy: the fewest MACs with a drop on val of at most {limit:g} points"
+    drop = "1 point" if limit == 1 else f"{limit:g} points"
+    assert lines[-1] == f"> deploy: the fewest MACs with a drop on val of at most {drop}"
     bold = [line for line in frontier_markdown(ROWS, limit).splitlines() if "**" in line]
     assert [f"**models/{name}.pt**" in line for line in bold] == [True]
 
@@ -185,7 +186,7 @@ def test_a_report_of_a_copy_gives_the_same_files(folder, tmp_path):
 
 
 def test_a_report_takes_its_limit_from_the_run_or_from_the_user(folder):
-    assert "at most 1 points" in report(folder.path)
+    assert "at most 1 point" in report(folder.path)
     assert "at most 2 points" in report(folder.path, max_drop=2.0)
     (folder.path / "config.yaml").write_text("max_drop: null\n")
     assert "deploy" not in report(folder.path)

@@ -50,7 +50,7 @@ def page_data(
         "base": _base(records),
         "base_widths": next((record.base_widths for record in records if record.base_widths), {}),
         "frontier_note": "\n".join([*base_lines(rows)[:-1], *legend_lines(chosen, max_drop, "")]),
-        "table_note": " ".join([f"{base_lines(rows)[-1]}.", *row_notes(rows)]),
+        "table_note": "\n".join([f"{base_lines(rows)[-1]}.", *row_notes(rows)]),
         "baselines": read_compared(folder.path),
         "curves": {
             trial: read_curves(folder.path, trial) for trial in [*ended, *going_on] if trial in learned

@@ -165,10 +165,14 @@ def _first(rows: Sequence[TrialRecord], name: str) -> Any:
 def legend_lines(chosen: TrialRecord | None, max_drop: float | None, mark: str) -> list[str]:
     """What the mark of the row to deploy means, or that there is no such row; nothing without a limit."""
     if chosen is not None:
-        return [f"{mark}deploy: the fewest MACs with a drop on val of at most {max_drop:g} points"]
+        return [f"{mark}deploy: the fewest MACs with a drop on val of at most {_points(max_drop)}"]
     if max_drop is None or max_drop != max_drop:
         return []
-    return [f"no network keeps the drop on val within {max_drop:g} points"]
+    return [f"no network keeps the drop on val within {_points(max_drop)}"]
+
+
+def _points(drop: float | None) -> str:
+    return "1 point" if drop == 1 else f"{drop:g} points"
 
 
 def row_notes(rows: Sequence[TrialRecord]) -> list[str]:
