@@ -234,7 +234,7 @@ class SearchConfig:
     )
     cpus_per_env_runner: float = setting(1.0, "CPUs (and torch threads) of an env runner", above=0)
     gpus_per_env_runner: float = setting(0.0, "fraction of a GPU, or whole GPUs, of an env runner", low=0)
-    max_failures: int = setting(1, "times a failed trial is retried from its checkpoint", low=0)
+    max_failures: int = setting(3, "times a failed trial is retried from its checkpoint", low=0)
     address: str = setting("local", "Ray cluster: local | auto | HOST:PORT")
     storage_path: str = setting(
         "results",

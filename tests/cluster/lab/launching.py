@@ -133,12 +133,22 @@ class Command:
         self._reader.join(10)
         return code
 
+    def ends_well(self, seconds: float) -> None:
+        """Waits for its end, which must be a good one."""
+        code = self.exit_code(seconds)
+        assert code == 0, f"exit code {code} after\n{self.last_lines()}"
+
+    def last_lines(self) -> str:
+        """The end of what it has printed."""
+        return "\n".join(self.lines[-40:])
+
 
 def until(holds: Callable[[], Any], what: str, seconds: float, command: Command | None = None) -> None:
     """Waits until something holds, while a command goes on."""
     ends = time.monotonic() + seconds
     while not holds():
-        assert command is None or not command.has_ended(), f"the command has ended before {what}"
+        if command is not None and command.has_ended():
+            raise AssertionError(f"the command has ended before: {what}; after\n{command.last_lines()}")
         assert time.monotonic() < ends, f"not within {seconds:g} s: {what}"
         time.sleep(0.5)
     say(what)
