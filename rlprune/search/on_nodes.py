@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from rlprune.search.trainable import Weights
 
 _SECONDS_BETWEEN_LINES = 2.0
+_SECONDS_TO_ANSWER = 300.0
+"""How long a node that is there may take to look; starting a process on a busy one takes most of it."""
+_SECONDS_BETWEEN_REMINDERS = 60.0
 _FILES_LOOKED_AT = 8
 """Of each split, on each node."""
 
@@ -93,23 +96,29 @@ def check_files(config: Config, splits: "DataSplits", say: Callable[[str], None]
 def _faults_of_nodes(
     config: Config, say: Callable[[str], None], look: Callable[..., str], *arguments: object
 ) -> list[str]:
-    """What a look on every node finds wrong, each fault once."""
+    """What a look on every node finds wrong, each fault once; a node that does not answer is a fault."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     remote = ray.remote(max_retries=3)(look)
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    asked = [
-        remote.options(
-            num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
-        ).remote(*arguments)
-        for node in nodes
-    ]
+    asked = {}
+    for node in nodes:
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
+        answer = remote.options(num_cpus=0, scheduling_strategy=there).remote(*arguments)
+        asked[answer] = node["NodeManagerAddress"]
     wanted = {"CPU": config.search.cpus_per_trial, "GPU": config.search.gpus_per_trial}
+    first = None
     if not any(_fits(wanted, node["Resources"]) for node in nodes):
         say("waiting for the first node that a trial fits on")
-        asked.append(remote.options(num_cpus=wanted["CPU"], num_gpus=wanted["GPU"]).remote(*arguments))
-    return sorted({fault for fault in ray.get(asked) if fault})
+        first = remote.options(num_cpus=wanted["CPU"], num_gpus=wanted["GPU"]).remote(*arguments)
+    answers, silent = ray.wait(list(asked), num_returns=len(asked), timeout=_SECONDS_TO_ANSWER)
+    faults = {f"node {asked[answer]} did not answer within {_SECONDS_TO_ANSWER:.0f} s" for answer in silent}
+    if first is not None and not faults:
+        while not ray.wait([first], timeout=_SECONDS_BETWEEN_REMINDERS)[0]:
+            say("still waiting for a node that a trial fits on: `ray status` says what the autoscaler does")
+        answers.append(first)
+    return sorted(faults | set(ray.get(answers)) - {""})
 
 
 def _fits(wanted: Mapping[str, float], resources: Mapping[str, float]) -> bool:
