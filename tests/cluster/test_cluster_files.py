@@ -23,6 +23,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from rlprune.cli import build_parser
 from rlprune.config_loading import load_config
+from rlprune.node_choice import ORDER
 from rlprune.storage import is_url
 from rlprune.verbs.options import overrides_of
 
@@ -105,10 +106,10 @@ def test_no_trial_runs_on_the_head_and_gpu_nodes_come_and_go(path):
     assert head["resources"] == {"CPU": 0, "GPU": 0}
     assert (head["min_workers"], head["max_workers"]) == (0, 0)
     spot, on_demand = types["gpu_spot"], types["gpu_on_demand"]
-    if path.name == "cluster.yaml":
-        assert max("gpu_spot", "gpu_on_demand") == "gpu_spot"  # as rlprune/node_choice.py has it
+    if path.name == "cluster.yaml":  # tests/test_node_choice.py tells what that does
+        assert f"{ORDER}=gpu_spot,gpu_on_demand" in config["head_start_ray_commands"][-1].split()
     else:
-        assert spot["priority"] > on_demand["priority"]  # as Ray's newer autoscaler has it
+        assert spot["priority"] > on_demand["priority"]
     for node_type in types.values():
         assert (node_type["min_workers"], node_type["max_workers"]) == (0, config["max_workers"])
     market = {"InstanceMarketOptions", "scheduling"}
