@@ -30,6 +30,14 @@ def record(trial, **fields):
     return TrialRecord(trial=trial, **{"status": "COMPLETE", "drop_val": 1.0, "macs_ratio": 0.5, **fields})
 
 
+def test_the_folders_of_a_bucket_share_a_file_system():
+    options = "?region=us-west-2&scheme=http&endpoint_override=127.0.0.1:9"
+    run, other = RemoteFolder(f"s3://bucket/a/b%20c/{options}"), RemoteFolder(f"s3://bucket{options}")
+    assert run.filesystem is other.filesystem
+    assert (run.root, other.root) == ("bucket/a/b c", "bucket")
+    assert RemoteFolder(f"s3://other/a{options}").filesystem is not run.filesystem
+
+
 def test_places_are_paths_or_urls():
     assert is_url("s3://b/p")
     assert not any(map(is_url, ("results", "/mnt/x", "file:///mnt/x", Path("s3://b"))))

@@ -4,9 +4,10 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from rlprune.errors import ResultsError
 from rlprune.storage.places import is_url, local_path, shown
@@ -142,8 +143,14 @@ def fetched(place: str | Path) -> Iterator[Path]:
 
 
 def _open(url: str) -> tuple[Any, str]:
+    """The file system of an address, and the folder's path in it."""
     from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
 
+    parts = urlsplit(url)
+    if parts.scheme == "s3":
+        path = unquote(parts.path).strip("/")
+        filesystem, bucket = _bucket(urlunsplit(parts._replace(path="")))
+        return filesystem, f"{bucket}/{path}"
     try:
         filesystem, root = FileSystem.from_uri(url)
     except ValueError as error:
@@ -154,3 +161,15 @@ def _open(url: str) -> tuple[Any, str]:
         known, root = fsspec.core.url_to_fs(url)
         filesystem = PyFileSystem(FSSpecHandler(known))
     return filesystem, str(root)
+
+
+@lru_cache(maxsize=64)
+def _bucket(url: str) -> tuple[Any, str]:
+    """The file system of a bucket, and its name: one for all folders.
+
+    Making one asks the machine's metadata service, which only EC2 has: elsewhere that may take ten seconds.
+    """
+    from pyarrow.fs import FileSystem
+
+    filesystem, bucket = FileSystem.from_uri(url)
+    return filesystem, bucket

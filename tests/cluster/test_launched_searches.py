@@ -89,3 +89,9 @@ def test_three_machines_of_ones_own(undisturbed: Path) -> None:
 @in_time
 def test_a_reclaimed_worker_is_replaced_and_its_trials_go_on(undisturbed: Path) -> None:
     run("spot", undisturbed)
+
+
+@pytest.mark.cluster
+@in_time
+def test_a_second_cluster_goes_on_after_the_loss_of_the_head(undisturbed: Path) -> None:
+    run("head", undisturbed)

@@ -67,6 +67,7 @@ ip link set lo up
 ip address add "$address/24" dev eth0
 ip link set eth0 up
 ip route add default via "$gateway"
+ip route add unreachable 169.254.169.254 # EC2's metadata service: answers at once there, and here it says no at once
 
 mkdir -p "$root/run/sshd"
 env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \

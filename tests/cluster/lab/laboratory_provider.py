@@ -41,7 +41,8 @@ class LaboratoryProvider(NodeProvider):
             asked = {"cluster": self.cluster_name, "config": node_config, "tags": tags, "count": count}
             return self._ask("create", **asked)
         except urllib.error.HTTPError as error:  # as Ray's own providers say that a cloud has no such machine
-            raise NodeLaunchException("InsufficientInstanceCapacity", error.read().decode(), None) from error
+            reason = json.load(error)["error"]
+            raise NodeLaunchException("InsufficientInstanceCapacity", reason, None) from error
 
     def set_node_tags(self, node_id: str, tags: dict[str, str]) -> None:
         self._ask("tag", name=node_id, tags=tags)

@@ -105,6 +105,8 @@ def head(laboratory: Laboratory, folder: Path) -> None:
     say(f"{name}, the head, is lost; saved steps: {before}")
     cloud.reclaim(name)
     assert search.exit_code(120) != 0
+    alone = cloud.up("worker").values()
+    until(lambda: not any(map(trials_on, alone)), "no trial runs on the workers without a head", 150)
     person.ends()
     assert not cloud.up(), "`ray down` has left something"
     cloud.spot_is_to_be_had = False
