@@ -44,7 +44,7 @@ def own_machines(laboratory: Laboratory, folder: Path) -> None:
     search = person.submits([*SEARCH, "--storage-path", SHARED])
     until(lambda: all(trials_on(host) for host in hosts[1:]), "trials run on both workers", 300, search)
     assert trials_on(hosts[0]) == 0, "the head has no GPU"
-    search.ends_well(400)
+    search.ends_well(600)
     run = laboratory.state / "shared" / "run"
     shutil.copy(run / "frontier.md", folder / "frontier.md")
     person.ends()
@@ -78,7 +78,7 @@ def spot(laboratory: Laboratory, folder: Path) -> None:
     known = set(cloud.up("worker"))
     cloud.reclaim(name)
     until(lambda: set(cloud.up("worker")) - known, "a replacement is there", 180, search)
-    search.ends_well(400)
+    search.ends_well(600)
     retried = {line.split()[0] for line in search.lines if "tried again" in line}
     say(f"tried again: {', '.join(sorted(retried))}")
     assert retried, "the loss was not noticed"
@@ -113,7 +113,7 @@ def head(laboratory: Laboratory, folder: Path) -> None:
     person.starts(config)
     search = person.submits(["--address", "auto", "--storage-path", STORAGE, "--name", "run", "--resume"])
     until(lambda: cloud.up("worker"), "a worker is there", 180, search)
-    search.ends_well(400)
+    search.ends_well(600)
     assert set(cloud.up("worker", "gpu_on_demand")) == set(cloud.up("worker"))
     check_going_on(
         before, {trial: saved["attempt-002"] for trial, saved in bucket.checkpoints("run").items()}
