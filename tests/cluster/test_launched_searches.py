@@ -42,6 +42,9 @@ def test_the_laboratory_replaces_only_what_a_cloud_would_give() -> None:
     assert differences(cloud, on_the_cloud(cloud)) == {
         "provider",
         "auth",
+        "max_workers",
+        f"{types}.gpu_spot.max_workers",
+        f"{types}.gpu_on_demand.max_workers",
         f"{types}.gpu_spot.resources.CPU",
         f"{types}.gpu_spot.resources.GPU",
         f"{types}.gpu_on_demand.resources.CPU",

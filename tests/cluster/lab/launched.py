@@ -11,8 +11,9 @@ from hosts import SHARED, Host, Laboratory, say
 from launching import SSH, Command, Person, load, on_own_machines, on_the_cloud, until
 from results import STORAGE, Bucket
 
-STEPS, TRIALS = 5, 6
-"""Steps of a trial (four groups and the final fine-tuning), and trials of the search."""
+STEPS, TRIALS, AT_ONCE = 5, 12, 8
+"""Steps of a trial (four groups and the final fine-tuning), trials of the search, places on two workers: the
+trials that wait need a lost worker's replacement, however far the others are."""
 
 WHOLE = ",".join(f"features.{layer}" for layer in (0, 3, 7, 10, 14, 17, 20, 24, 30))
 SPACE = "{agent.iterations: {low: 2, high: 3}, agent.learning_rate: {low: 0.1, high: 0.6}}"
@@ -124,14 +125,14 @@ def head(laboratory: Laboratory, folder: Path) -> None:
 
 
 def until_in_the_middle(bucket: Bucket, cloud: Cloud, search: Command) -> None:
-    """Until all trials have saved a step, and half of them two."""
+    """Until there are trials in all places that have saved a step, and half of them two."""
 
     def well_begun() -> bool:
         saved = [sum(attempts.values()) for attempts in bucket.checkpoints("run").values()]
-        return len(saved) == TRIALS and sum(number >= 2 for number in saved) >= TRIALS // 2
+        return len(saved) >= AT_ONCE and sum(number >= 2 for number in saved) >= AT_ONCE // 2
 
     until(lambda: len(cloud.up("worker")) == 2, "two workers are there", 300, search)
-    until(well_begun, "all trials are on their way", 300, search)
+    until(well_begun, "as many trials as there are places are on their way", 300, search)
     say(f"trials: { {name: trials_on(host) for name, host in cloud.up('worker').items()} }")
 
 

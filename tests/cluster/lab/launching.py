@@ -18,6 +18,8 @@ from hosts import ROOT, Host, Laboratory, say
 
 KEY = "~/.ssh/laboratory_key"
 SSH = f"ssh -i {KEY} -o StrictHostKeyChecking=no -l root"
+GPU_NODES = 2
+"""What a user would write at the top of ``cluster.yaml`` as ``gpu_nodes``."""
 GPU_NODE = {"CPU": 8, "GPU": 1}
 """What Ray itself fills in for the instance type of ``cluster.yaml`` on AWS. Here it is a count only."""
 
@@ -28,12 +30,13 @@ _AUTH = {"ssh_user": "root", "ssh_private_key": KEY}
 
 
 def on_the_cloud(config: dict[str, Any]) -> dict[str, Any]:
-    """``cluster.yaml`` with the laboratory's cloud in the place of AWS."""
+    """``cluster.yaml`` with the laboratory's cloud in the place of AWS, and two GPU nodes at most."""
     config = copy.deepcopy(config)
     module = "laboratory_provider.LaboratoryProvider"
     config |= {"auth": _AUTH, "provider": {"type": "external", "module": module, "endpoint": ENDPOINT}}
-    for node_type in ("gpu_spot", "gpu_on_demand"):
-        config["available_node_types"][node_type]["resources"] = GPU_NODE
+    config["max_workers"] = GPU_NODES
+    for name in ("gpu_spot", "gpu_on_demand"):
+        config["available_node_types"][name] |= {"resources": GPU_NODE, "max_workers": GPU_NODES}
     return config
 
 
