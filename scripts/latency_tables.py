@@ -3,6 +3,7 @@
 python scripts/latency_tables.py
 """
 
+import csv
 import statistics
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from scipy.stats import spearmanr
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "latency.md"
 RECORDS = ROOT / "docs" / "latency"
+SEARCHES = {counted: RECORDS / f"search_{counted}.csv" for counted in ("macs", "latency")}
+"""The ``frontier.csv`` of two searches that differ in ``--efficiency`` alone."""
 
 
 def error_lines(rows: list[Row]) -> list[str]:
@@ -66,14 +69,41 @@ def latency_report(rows: list[Row]) -> str:
     return "\n".join([where_from(of_kind(rows, "run")), "", *error_lines(rows), "", *rounding_lines(rows)])
 
 
+def search_lines(paths: dict[str, Path]) -> list[str]:
+    """The frontier rows of searches that differ in what phi counts."""
+    lines = [
+        "| phi counts | b | MACs % | ms by table, batch 1 | ms measured, batch 1 | ms measured, batch 256 "
+        "| drop val | drop test |",
+        "|:---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for counted, path in paths.items():
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                by_table = f"{float(row['latency_ms_table']):.2f}" if row["latency_ms_table"] else ""
+                measured = " | ".join(
+                    f"{float(row[f'latency_ms_base_{batch}']):.3g} -> {float(row[f'latency_ms_{batch}']):.3g}"
+                    for batch in ("b1", "b256")
+                )
+                lines.append(
+                    f"| {counted} | {float(row['b']):g} | {100 * float(row['macs_ratio']):.1f} | {by_table} "
+                    f"| {measured} | {float(row['drop_val']):+.2f} | {float(row['drop_test']):+.2f} |"
+                )
+    return lines
+
+
 def with_tables(text: str) -> str:
     """The document's text with the tables of the records between their marks."""
     for path in sorted(RECORDS.glob("*.jsonl")):
-        begin, end = f"<!-- {path.stem}:begin -->", f"<!-- {path.stem}:end -->"
-        before, rest = text.split(begin)
-        _, after = rest.split(end)
-        text = f"{before}{begin}\n{latency_report(read_rows(path))}\n{end}{after}"
-    return text
+        text = replaced(text, path.stem, latency_report(read_rows(path)))
+    return replaced(text, "search", "\n".join(search_lines(SEARCHES)))
+
+
+def replaced(text: str, name: str, table: str) -> str:
+    """The text with a table between the marks of this name."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, rest = text.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}\n{table}\n{end}{after}"
 
 
 if __name__ == "__main__":

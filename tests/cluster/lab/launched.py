@@ -86,7 +86,7 @@ def spot(laboratory: Laboratory, folder: Path) -> None:
     assert cloud.most_workers == 2, cloud.most_workers
     assert set(cloud.up("worker", "gpu_spot")) == set(cloud.up("worker"))
     saved = total(bucket.checkpoints("run"))
-    check_going_on(before, {trial: number - before[trial] for trial, number in saved.items()})
+    check_going_on(before, {trial: number - before.get(trial, 0) for trial, number in saved.items()})
     check_results(bucket, person, folder)
     until(lambda: not cloud.up("worker"), "the idle workers are gone", 300)
     assert len(cloud.up("head")) == 1
@@ -125,14 +125,14 @@ def head(laboratory: Laboratory, folder: Path) -> None:
 
 
 def until_in_the_middle(bucket: Bucket, cloud: Cloud, search: Command) -> None:
-    """Until there are trials in all places that have saved a step, and half of them two."""
+    """Until two workers are there, and three trials have saved two steps or more but not all."""
 
     def well_begun() -> bool:
         saved = [sum(attempts.values()) for attempts in bucket.checkpoints("run").values()]
-        return len(saved) >= AT_ONCE and sum(number >= 2 for number in saved) >= AT_ONCE // 2
+        return sum(2 <= number < STEPS for number in saved) >= 3
 
     until(lambda: len(cloud.up("worker")) == 2, "two workers are there", 300, search)
-    until(well_begun, "as many trials as there are places are on their way", 300, search)
+    until(well_begun, "three trials are in the middle", 300, search)
     say(f"trials: { {name: trials_on(host) for name, host in cloud.up('worker').items()} }")
 
 
