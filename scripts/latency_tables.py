@@ -79,7 +79,7 @@ def search_lines(paths: dict[str, Path]) -> list[str]:
     for counted, path in paths.items():
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
-                by_table = f"{float(row['latency_ms_table']):.2f}" if row["latency_ms_table"] else ""
+                by_table = f"{float(row['latency_ms_table']):.2f}" if row.get("latency_ms_table") else ""
                 measured = " | ".join(
                     f"{float(row[f'latency_ms_base_{batch}']):.3g} -> {float(row[f'latency_ms_{batch}']):.3g}"
                     for batch in ("b1", "b256")
