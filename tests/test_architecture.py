@@ -21,7 +21,7 @@ TIERS = (
     {"storage", "safe_backward"},
     {"config_values", "config_faults"},
     {"config_loading"},
-    {"data", "models", "pruning", "results", "local_ray"},
+    {"data", "models", "pruning", "results", "local_ray", "node_choice"},
     {"rl", "training"},
     {"workbench", "trust", "tensorboard"},
     {"candidates", "comparison", "group_agent", "tuned_base"},
@@ -49,7 +49,7 @@ DOORS = {  # what is imported when a name of the package is first used, or `rlpr
 }
 
 OWNERS = {
-    "ray": {"rl", "search", "local_ray"},
+    "ray": {"rl", "search", "local_ray", "node_choice"},
     "ray.tune": {"search"},
     "ray.rllib": {"rl"},
     "optuna": {"search"},

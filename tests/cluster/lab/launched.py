@@ -107,9 +107,7 @@ def head(laboratory: Laboratory, folder: Path) -> None:
     cloud.reclaim(name)
     assert search.exit_code(120) != 0
     left = {name: trials_on(host) for name, host in cloud.up("worker").items()}
-    say(
-        f"processes of trials on the workers without a head: {left}; saved: {total(bucket.checkpoints('run'))}"
-    )
+    say(f"trials on the workers without a head: {left}; saved: {total(bucket.checkpoints('run'))}")
     person.ends()
     assert not cloud.up(), "`ray down` has left something"
     cloud.spot_is_to_be_had = False
