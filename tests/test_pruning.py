@@ -362,6 +362,45 @@ def test_repair_is_the_least_squares_solution(kind, mask):
     torch.testing.assert_close(repair.bias.detach().double(), solution[-1], atol=2e-3, rtol=2e-3)
 
 
+def few_samples(layer: nn.Conv2d) -> Gram:
+    """Fewer samples than unknowns, nearly along one direction: rounding outweighs a small ridge."""
+    torch.manual_seed(0)
+    inputs = 100 * torch.randn(4, 1, 3, 3) * torch.ones(1, 32, 1, 1) + torch.randn(4, 32, 3, 3) / 1000
+    gram = Gram(layer, 4, 0)
+    gram.add(inputs)
+    return gram
+
+
+@pytest.mark.parametrize("kept", [4, 28])
+@pytest.mark.parametrize("ridge", [0.0, 1e-9])
+def test_fewer_samples_than_unknowns_raise_the_ridge(ridge, kept):
+    layer = nn.Conv2d(32, 4, 3)
+    covariance = few_samples(layer).moments(ridge=1e-2).covariance.clone()  # large enough already
+    mean_variance = float(covariance.diagonal().mean()) / 1.01
+    covariance.diagonal().sub_(1e-2 * mean_variance)
+    assert torch.linalg.cholesky_ex(covariance.double() + ridge * torch.eye(288))[1] > 0
+    moments = few_samples(layer).moments(ridge)
+    raised = float((moments.covariance - covariance).diagonal().mean()) / mean_variance
+    assert 1e-7 < raised < 1e-3
+    member = Member("layer", "consumer", np.arange(32).reshape(32, 1))
+    mask = np.arange(32) < kept
+    repair = Repairer(layer, member, moments).solve(mask)
+    assert repair.weight.isfinite().all()
+    assert repair.bias.isfinite().all()
+    assert repair.weight.abs().max() < 100 * layer.weight.abs().max()
+
+
+def test_values_that_are_not_finite_are_no_matter_of_the_ridge():
+    layer = nn.Conv2d(2, 4, 3)
+    gram = Gram(layer, 1, 0)
+    gram.add(torch.full((1, 2, 3, 3), torch.nan))
+    moments = gram.moments(ridge=1e-4)
+    with pytest.raises(PruningError, match=r"pruning\.ridge"):
+        Repairer(layer, Member("layer", "consumer", np.arange(2).reshape(2, 1)), moments).solve(
+            np.array([True, False])
+        )
+
+
 @pytest.mark.parametrize(
     "settings", [{"padding": 1}, {"stride": 2, "padding": (2, 1)}, {"dilation": (2, 1), "padding": "same"}]
 )

@@ -23,6 +23,12 @@ from rlprune.pruning.modes import evaluating
 ROWS_PER_INPUT = 12
 """Samples of ``u`` that are collected for each of its entries, at most: more was not seen to help."""
 
+_LEAST_RAISED = 1e-6
+"""Where a ridge has to be raised, the first that is tried is at least this share of the mean diagonal."""
+
+_GREATEST_RIDGE = 1.0
+"""No ridge is raised beyond this share of the mean diagonal: what fails even so is not finite."""
+
 Consumer = nn.Conv2d | nn.Linear
 
 
@@ -97,6 +103,9 @@ class Gram:
     def moments(self, ridge: float) -> "Moments":
         """Mean and covariance of what was taken in, the ridge included; nothing more can be taken in then.
 
+        With no more samples than unknowns the covariance is singular but for the ridge, and rounding may
+        outweigh a small one: it is then raised tenfold until the covariance is positive definite.
+
         Args:
             ridge: Added to the covariance's diagonal, as a share of the mean diagonal.
         """
@@ -106,7 +115,12 @@ class Gram:
         # in place: 512 channels under a 3 x 3 kernel are 85 MB
         covariance = self._products.div_(self._rows).addr_(shift, shift, alpha=-1)
         smallest = torch.finfo(torch.float32).tiny
-        covariance.diagonal().add_(ridge * covariance.diagonal().mean() + smallest)
+        mean_variance = covariance.diagonal().mean()
+        covariance.diagonal().add_(ridge * mean_variance + smallest)
+        while self._rows <= self.size and ridge < _GREATEST_RIDGE and not _is_positive_definite(covariance):
+            raised = max(10 * ridge, _LEAST_RAISED)
+            covariance.diagonal().add_((raised - ridge) * mean_variance)
+            ridge = raised
         return Moments(self._origin + shift, covariance)
 
 
@@ -128,6 +142,17 @@ class Moments:
         return torch.cholesky_inverse(factor, out=factor).float()
 
 
+def _is_positive_definite(matrix: torch.Tensor) -> bool:
+    """Whether a symmetric matrix has a Cholesky factor in fp64; a GPU is waited for."""
+    wide = matrix.double()
+    return int(torch.linalg.cholesky_ex(wide, out=(wide, _info(wide)))[1]) == 0
+
+
+def _info(matrix: torch.Tensor) -> torch.Tensor:
+    """Where ``cholesky_ex`` writes how far it came: int32 ``()``."""
+    return torch.empty((), dtype=torch.int32, device=matrix.device)
+
+
 def cholesky(matrix: torch.Tensor, *, out: torch.Tensor | None = None) -> torch.Tensor:
     """The lower factor of a symmetric positive definite matrix; on a GPU without waiting for it.
 
@@ -142,8 +167,7 @@ def cholesky(matrix: torch.Tensor, *, out: torch.Tensor | None = None) -> torch.
     if out is None:
         factor, info = torch.linalg.cholesky_ex(matrix)
     else:
-        info = torch.empty((), dtype=torch.int32, device=matrix.device)
-        factor, info = torch.linalg.cholesky_ex(matrix, out=(out, info))
+        factor, info = torch.linalg.cholesky_ex(matrix, out=(out, _info(matrix)))
     if factor.device.type != "cpu":
         return factor.masked_fill(info != 0, torch.nan)
     if info.item():
