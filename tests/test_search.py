@@ -59,7 +59,9 @@ def test_every_trial_has_its_row_whatever_goes_wrong(
     assert list((path / "tune").glob("*/*/checkpoint_*")) == [], "rows, networks and agents are elsewhere"
     check_study(path, records)
     assert len([line for line in lines if "(4/4)" in line]) == 1
-    assert len([line for line in lines if "tried again" in line]) == 2
+    again = [line.partition(" ")[0] for line in lines if "tried again" in line]
+    by_b = {record.b: record.trial for record in records}
+    assert Counter(again) == {by_b[0.5]: 1, by_b[1.0]: config.search.max_failures}
     captured = capfd.readouterr()
     assert captured.out + captured.err == ""
     assert records == run(config, path, {}, lines), "a finished search has nothing left to do"
