@@ -17,6 +17,7 @@ from pathlib import Path
 
 NETWORK = "10.77.0"
 GATEWAY = f"{NETWORK}.1"
+GATEWAY_CARD = "02:00:0a:4d:00:01"
 SHARED = "/mnt/shared"
 PRIVATE = ("/root", "/home", "/tmp", "/run", "/dev", SHARED)
 OUTER = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
@@ -69,7 +70,10 @@ class Laboratory:
         subprocess.run(make_key, check=True)
         shutil.copy(f"{self.key}.pub", self.home / ".ssh" / "authorized_keys")
         self.hosts: dict[str, Host] = {}
-        for command in ("link set lo up", "link add br0 type bridge", f"address add {GATEWAY}/24 dev br0"):
+        # an address of its own: otherwise it is that of a port, another one once that is gone, and what a host
+        # sends to the one that it knows is lost for up to a minute
+        bridge = f"link add br0 address {GATEWAY_CARD} type bridge"
+        for command in ("link set lo up", bridge, f"address add {GATEWAY}/24 dev br0"):
             subprocess.run(["ip", *command.split()], check=True)
         subprocess.run(["ip", "link", "set", "br0", "up"], check=True)
 
