@@ -33,7 +33,11 @@ _Events = Iterator[simpy.Event]
 
 @dataclass
 class _Trial:
-    """A trial on its way; ``done`` are its steps that are saved and that the driver knows of."""
+    """A trial on its way; ``done`` are its steps that are saved and that the driver knows of.
+
+    What a process said that the driver had not heard before it took the trial from it (``losses`` counts
+    that) is not listened to, as in Tune.
+    """
 
     steps: Steps
     done: int = 0
@@ -141,11 +145,14 @@ class Search:
         for trial in asked:
             self._queue.put(trial)
 
-    def _started(self, trial: _Trial) -> None:
-        self._waiting -= 1
-        trial.waiting = False
+    def _started(self, trial: _Trial, attempt: int) -> None:
+        if attempt == trial.losses:
+            self._waiting -= 1
+            trial.waiting = False
 
-    def _saved(self, trial: _Trial) -> None:
+    def _saved(self, trial: _Trial, attempt: int) -> None:
+        if attempt != trial.losses:
+            return
         self._out.useful += trial.steps[trial.done]
         trial.done += 1
         if trial.done == len(trial.steps):
@@ -187,7 +194,7 @@ class Search:
             doing: list[float] = []  # steps done before the one that is at work, and when that began
             try:
                 yield from self._do(node.cores, first)
-                yield self._tell_driver(kind, partial(self._started, trial))
+                yield self._tell_driver(kind, partial(self._started, trial, trial.losses))
                 yield from self._steps(node, trial, doing)
             except simpy.Interrupt:
                 done, began = doing or (0, self._time.now)
@@ -206,7 +213,7 @@ class Search:
             yield self._tell_driver(REPORT, lambda: None)
             yield from self._do(node.cores, self._overheads.save)
             last = trial.done + 1 == len(trial.steps)
-            yield self._tell_driver(END if last else SAVE, partial(self._saved, trial))
+            yield self._tell_driver(END if last else SAVE, partial(self._saved, trial, trial.losses))
 
     # ---- losses
 
@@ -225,15 +232,14 @@ class Search:
     def _requeue(self, trial: _Trial, done: int, worked: float) -> _Events:
         """The driver notices that a process is gone; its trial waits for another place, or has failed."""
         yield self._time.timeout(self._losses.notice)
-        if trial.done == len(trial.steps):
-            return
-        if trial.done == done:  # otherwise the checkpoint had reached the driver
-            self._out.lost += min(worked, trial.steps[done])
-        trial.losses += 1
-        failed = trial.losses > self._losses.retries
 
         def handled() -> None:
-            if failed:
+            if trial.done == len(trial.steps):
+                return
+            if trial.done == done:  # otherwise the checkpoint had reached the driver
+                self._out.lost += min(worked, trial.steps[done])
+            trial.losses += 1
+            if trial.losses > self._losses.retries:
                 saved = sum(trial.steps[: trial.done])
                 self._out.useful -= saved
                 self._out.lost += saved

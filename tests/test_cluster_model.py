@@ -76,6 +76,17 @@ def test_a_report_that_has_reached_the_driver_is_not_lost() -> None:
     assert (found.ended, found.lost, found.makespan) == (1, 0, 12)
 
 
+def test_a_report_that_the_driver_has_not_heard_is_void_once_it_knows_of_the_loss() -> None:
+    from cluster_model import Overheads, Work
+
+    overheads = Overheads(driver=lambda kind, live: Work(cpu=30.0 if kind == "end" else 0.0))
+    losses = {"at": [(11.0, 1)], "notice": 5, "replace": 1000}
+    found = outcome(2, [[10.0]] * 2, overheads=overheads, losses=losses)
+    assert (found.ended, found.useful, found.lost) == (2, 20, 10)
+    first, void = 10 + 30, 30  # the loss, known at 16, is handled at 40, before what the lost process said
+    assert found.makespan == first + void + 10 + 30
+
+
 def test_the_driver_bounds_the_pace_once_its_work_is_more_than_the_steps() -> None:
     from cluster_model import Overheads, Work
 
