@@ -70,8 +70,8 @@ class Laboratory:
         subprocess.run(make_key, check=True)
         shutil.copy(f"{self.key}.pub", self.home / ".ssh" / "authorized_keys")
         self.hosts: dict[str, Host] = {}
-        # an address of its own: otherwise it is that of a port, another one once that is gone, and what a host
-        # sends to the one that it knows is lost for up to a minute
+        # an address of its own: otherwise it is that of a port, another one once that is gone, and what a
+        # host sends to the one that it knows is lost for up to a minute
         bridge = f"link add br0 address {GATEWAY_CARD} type bridge"
         for command in ("link set lo up", bridge, f"address add {GATEWAY}/24 dev br0"):
             subprocess.run(["ip", *command.split()], check=True)
