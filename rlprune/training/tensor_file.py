@@ -12,7 +12,7 @@ import torch
 
 from rlprune.errors import CheckpointError
 
-_SIGNS_OF_DAMAGE = (RuntimeError, EOFError, ValueError, LookupError, NotImplementedError)
+_SIGNS_OF_DAMAGE = (RuntimeError, EOFError, ValueError, LookupError)
 
 
 def write_tensors(path: str | Path, content: Mapping[str, Any]) -> None:
