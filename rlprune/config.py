@@ -109,7 +109,11 @@ class PruningConfig:
         choices=("first-come", "spread"),
     )
     order: str = setting("input-upward", "order of the groups", choices=("input-upward", "output-downward"))
-    sweeps: int = setting(1, "times that all groups are gone through, each time on what is left", low=1)
+    sweeps: int = setting(
+        1,
+        "times that all groups are gone through, each time with a final fine-tuning",
+        low=1,
+    )
     candidates: int = setting(4, "masks of the agent that are measured on val", low=1)
     round_to: int = setting(
         1, "each group keeps a multiple of this many filters, or all: odd counts can be slow", low=1
@@ -165,7 +169,7 @@ class FineTuneConfig:
     """Fine-tuning after each group and at the end."""
 
     group_epochs: float = setting(0.25, "epochs over train after each group", low=0)
-    final_epochs: float = setting(2.0, "epochs over train after the last group", low=0)
+    final_epochs: float = setting(2.0, "epochs over train after the last group of each sweep", low=0)
     batch_size: int = setting(128, "images a step", low=2)
     learning_rate: float = setting(0.005, "peak rate of SGD; falls to zero in each fine-tuning", above=0)
     weight_decay: float = setting(5e-4, "L2 penalty of SGD", low=0)

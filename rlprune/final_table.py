@@ -87,7 +87,8 @@ def _tuned_base(
     if not config.finetune.base_too:
         return None
     bench = Workbench(config, splits.sealed())
-    epochs = run_epochs(config.finetune, config.pruning.sweeps * len(bench.groups(base.to(bench.device))))
+    n_groups = len(bench.groups(base.to(bench.device)))
+    epochs = run_epochs(config.finetune, n_groups, config.pruning.sweeps)
     progress(f"fine-tuning the base model for {epochs:g} epochs, as long as a pruned network, to compare")
     tuned = tune_base(bench, base, epochs)
     warn_of_gain(tuned, config.finetune.base_gain, progress)

@@ -2,7 +2,8 @@
 
 For each group an agent is trained on the reward engine; its best masks are cut, repaired and measured on val;
 the best one is fine-tuned shortly and must pass the guard, or the next is tried, or the group stays whole.
-All groups may be gone through more than once. Then the network is fine-tuned to the end and measured.
+Then the network is fine-tuned to the end and measured. All this may be done more than once: a further sweep
+over the groups spends what the fine-tuning before it has won back.
 """
 
 import copy
@@ -79,8 +80,12 @@ class PruningRun:
 
     @property
     def n_steps(self) -> int:
-        """One step a group in each sweep, and the final fine-tuning."""
-        return len(self._order) * self._config.pruning.sweeps + 1
+        """In each sweep one step a group, and its final fine-tuning."""
+        return self._sweep_steps * self._config.pruning.sweeps
+
+    @property
+    def _sweep_steps(self) -> int:
+        return len(self._order) + 1
 
     @property
     def position(self) -> int:
@@ -93,11 +98,11 @@ class PruningRun:
         return self.position == self.n_steps
 
     def step(self, on_part: OnPart | None = None) -> StepReport:
-        """Does one group, or the final fine-tuning.
+        """Does one group, or the fine-tuning at the end of a sweep.
 
         Args:
             on_part: Called within a long step, every ``agent.checkpoint_every`` iterations of the agent or
-                after an epoch of the final fine-tuning, with the part of the step that is done: tensors,
+                after an epoch of a final fine-tuning, with the part of the step that is done: tensors,
                 numbers, strings, lists and dicts. A state whose ``part`` it is goes on from there. It refers
                 to live tensors: store it before returning.
 
@@ -106,8 +111,9 @@ class PruningRun:
         """
         if self.done:
             raise RuntimeError("the run is done: there is no further step")
-        last = self.position == self.n_steps - 1
-        name = FINAL_STEP if last else self._order[self.position % len(self._order)]
+        place = self.position % self._sweep_steps
+        last = place == len(self._order)
+        name = FINAL_STEP if last else self._order[place]
         part, self._part = self._part or {"step": name, "seconds": 0.0}, None
         if part["step"] != name:
             raise CheckpointError(f"the checkpoint holds a part of {part['step']!r}, but {name!r} is next")
@@ -188,7 +194,7 @@ class PruningRun:
     @property
     def _sweep(self) -> int:
         """How often all groups have been gone through."""
-        return self.position // len(self._order)
+        return self.position // self._sweep_steps
 
     def _purpose(self, name: str) -> tuple[str | int, ...]:
         """What the draws for a group are for: each sweep has its own."""
@@ -205,11 +211,11 @@ class PruningRun:
         return candidate
 
     def _finish(self, part: Mapping[str, Any], on_part: OnPart) -> StepReport:
-        """Fine-tunes the network to the end."""
+        """Fine-tunes the network to the end of a sweep."""
         self._correct = self._bench.fine_tune_to_best(
             self._model,
             self._config.finetune.final_epochs,
-            FINAL_STEP,
+            *self._purpose(FINAL_STEP),
             correct=self._correct,
             part=part.get("fine-tuning"),
             on_part=lambda inside: on_part({"fine-tuning": inside}),

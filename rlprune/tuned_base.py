@@ -37,14 +37,15 @@ def tune_base(bench: Workbench, base: nn.Module, epochs: float) -> TunedBase:
     return TunedBase(model, epochs, accuracy(after), accuracy(after) - accuracy(before))
 
 
-def run_epochs(settings: FineTuneConfig, n_steps: int) -> float:
+def run_epochs(settings: FineTuneConfig, n_groups: int, sweeps: int) -> float:
     """Epochs of fine-tuning that a network of a run gets where every group takes its first candidate.
 
     Args:
         settings: The run's.
-        n_steps: Groups, times sweeps.
+        n_groups: Groups of the base model.
+        sweeps: Times that all of them are gone through.
     """
-    return n_steps * settings.group_epochs + settings.final_epochs
+    return sweeps * (n_groups * settings.group_epochs + settings.final_epochs)
 
 
 def warn_of_gain(tuned: TunedBase, limit: float, progress: Callable[[str], None]) -> None:

@@ -47,7 +47,8 @@ def finished_run(path: Path, config: Config, splits: DataSplits, model: nn.Modul
 
 def test_the_epochs_are_those_of_a_run() -> None:
     config = settings(finetune__group_epochs=0.25, finetune__final_epochs=2)
-    assert run_epochs(config.finetune, n_steps=13) == 5.25
+    assert run_epochs(config.finetune, n_groups=13, sweeps=1) == 5.25
+    assert run_epochs(config.finetune, n_groups=13, sweeps=2) == 10.5
 
 
 def test_the_best_state_on_val_stays_and_the_base_model_is_left_alone(
@@ -83,7 +84,7 @@ def test_an_under_trained_base_is_warned_of_and_its_row_is_in_the_table(
     said: list[str] = []
     (row,) = measure_frontier(config, folder, digits_splits, weak_model, said.append)
     assert sum("under-trained" in line for line in said) == 1
-    assert row.tuned_base_epochs == run_epochs(config.finetune, len(GROUPS))
+    assert row.tuned_base_epochs == run_epochs(config.finetune, len(GROUPS), config.pruning.sweeps)
     assert row.tuned_base_accuracy_val is not None
     assert row.base_accuracy_val is not None
     assert row.tuned_base_accuracy_val > row.base_accuracy_val + 1

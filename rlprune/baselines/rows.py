@@ -51,7 +51,7 @@ def _row(config: Config, folder: RunFolder, record: TrialRecord) -> Row:
         config, pruning=stored.pruning, finetune=stored.finetune, search=stored.search, agent=stored.agent
     )
     tried = sum(int(group["candidates_tried"]) for group in record.groups)
-    epochs = tried * own.finetune.group_epochs + own.finetune.final_epochs
+    epochs = tried * own.finetune.group_epochs + own.pruning.sweeps * own.finetune.final_epochs
     return Row(record, own, epochs, rankings(folder, record.trial))
 
 

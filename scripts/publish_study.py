@@ -1,0 +1,205 @@
+"""Puts the records of searches and their comparisons into docs/results, and the tables into docs/results.md.
+
+    python scripts/publish_study.py study1 results/SEED0 results/SEED1 results/SEED2
+
+copies the records (no networks, no paths of this machine) to ``docs/results/study1``, a folder a run; without
+arguments all tables are made again from the records that are there: a test compares the documents with them.
+"""
+
+import csv
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from publish_run import publish
+
+from rlprune.results.baseline_record import OWN, TUNED_BASE
+from rlprune.results.baseline_study import Point, StudyEntry, read_points, study_entries, study_markdown
+from rlprune.results.compared import COMPARED
+from rlprune.results.folder import RunFolder
+from rlprune.results.frontier import frontier
+from rlprune.results.interval import mean_interval
+from rlprune.results.markdown import interval_text, markdown_table
+from rlprune.results.record import TrialRecord
+from rlprune.results.table import frontier_markdown
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results"
+DOCUMENT = ROOT / "docs" / "results.md"
+README = ROOT / "README.md"
+SHOWN = "study1"
+"""The study whose short table README has."""
+
+
+def runs_of(study: str) -> list[Path]:
+    """The folders of a study's runs; those that were compared have a ``compare.csv``."""
+    return sorted(path.parent for path in (RESULTS / study).glob("*/about.json"))
+
+
+def publish_study(study: str, runs: Sequence[Path]) -> None:
+    """Copies the records of the runs and of their comparisons."""
+    for run in runs:
+        publish(run, f"{study}/{run.name}")
+        if (run / COMPARED).is_file():
+            (RESULTS / study / run.name / COMPARED).write_bytes((run / COMPARED).read_bytes())
+
+
+def about(run: Path) -> dict[str, Any]:
+    """Where the records of a run come from."""
+    found: dict[str, Any] = json.loads((run / "about.json").read_text(encoding="utf-8"))
+    return found
+
+
+def commands(runs: Sequence[Path]) -> list[str]:
+    """What was run, as a shell block."""
+    lines = [f"{about(run)['command']} --name {run.name}" for run in runs]
+    for run in runs:
+        if (run / COMPARED).is_file():
+            lines.append(shlex.join(["rlprune", "compare", f"results/{run.name}", *_compared_options(run)]))
+    compared = [f"results/{run.name}" for run in runs if (run / COMPARED).is_file()]
+    if compared:
+        lines.append(shlex.join(["python", "scripts/compare.py", *compared]))
+    return ["```sh", *lines, "```"]
+
+
+def _compared_options(run: Path) -> list[str]:
+    """The rows and methods that a comparison holds, as options of ``rlprune compare``."""
+    with (run / COMPARED).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    methods = dict.fromkeys(row["method"] for row in rows if row["method"] not in (OWN, TUNED_BASE))
+    trials = dict.fromkeys(row["trial"] for row in rows if row["method"] != OWN)
+    return ["--rows", ",".join(trials), "--methods", ",".join(methods)]
+
+
+def machine_line(runs: Sequence[Path]) -> str:
+    """The machines, times, versions and revisions of the searches."""
+    facts = [about(run) for run in runs]
+    machines = dict.fromkeys(f"{fact['cores']} cores of an {fact['cpu']}" for fact in facts)
+    versions = dict.fromkeys(
+        ", ".join(f"{package} {version}" for package, version in fact["versions"].items()) for fact in facts
+    )
+    minutes = ", ".join(f"{fact['minutes']:g}" for fact in facts)
+    days = dict.fromkeys(fact["date"] for fact in facts)
+    revisions = dict.fromkeys(fact["git"][:7] for fact in facts)
+    return (
+        f"n = {len(runs)} searches (seeds), {minutes} minutes each on {' / '.join(machines)} without a GPU; "
+        f"{' / '.join(versions)}; {', '.join(days)}; revision {', '.join(revisions)}."
+    )
+
+
+def kept_line(records: Sequence[TrialRecord]) -> str:
+    """How many trials stayed within their b on val, and the mean drop of the rows on test for each b."""
+    bounded = [record for record in records if record.b is not None and record.drop_val is not None]
+    kept = sum(record.drop_val <= record.b for record in bounded)  # type: ignore[operator]
+    return f"{kept} of {len(bounded)} trials of the searches are within their b on val."
+
+
+def drop_lines(rows: Sequence[tuple[int, TrialRecord]]) -> list[str]:
+    """The rows of the frontiers for each b: how many, their MACs and their drops, means over the searches."""
+    found: dict[float, dict[int, list[TrialRecord]]] = {}
+    for run, record in rows:
+        if record.b is not None:
+            found.setdefault(record.b, {}).setdefault(run, []).append(record)
+    columns = {
+        "b": lambda row: f"{row[0]:g}",
+        "searches": lambda row: str(len(row[1])),
+        "rows": lambda row: str(sum(len(records) for records in row[1].values())),
+        "filters %": lambda row: _over(row[1], "filter_keep_ratio", 100, ".1f"),
+        "MACs %": lambda row: _over(row[1], "macs_ratio", 100, ".1f"),
+        "params %": lambda row: _over(row[1], "params_ratio", 100, ".1f"),
+        "drop val": lambda row: _over(row[1], "drop_val", 1, ".2f"),
+        "drop test": lambda row: _over(row[1], "drop_test", 1, ".2f"),
+    }
+    return markdown_table(columns, sorted(found.items()))
+
+
+def _over(units: dict[int, list[TrialRecord]], name: str, factor: float, form: str) -> str:
+    means = [
+        factor * sum(getattr(record, name) for record in records) / len(records) for records in units.values()
+    ]
+    return interval_text(mean_interval(means), form)
+
+
+def study_text(study: str) -> str:
+    """All tables of a study."""
+    runs = runs_of(study)
+    folders = [RunFolder.open(run) for run in runs]
+    every = [record for folder in folders for record in folder.records()]
+    rows = [
+        (number, record) for number, folder in enumerate(folders) for record in frontier(folder.records())
+    ]
+    parts = [
+        "\n".join(commands(runs)),
+        machine_line(runs),
+        "The rows of the frontiers, means over the searches with 95 % intervals (Student's t) where there "
+        f"are several. {kept_line(every)}",
+        "\n".join(drop_lines(rows)),
+    ]
+    compared = [run for run in runs if (run / COMPARED).is_file()]
+    if compared:
+        parts.append(study_markdown(read_points(compared)).strip())
+    for run, folder in zip(runs, folders, strict=True):
+        parts += [f"The frontier of {run.name}:", frontier_markdown(frontier(folder.records()), None).strip()]
+    return "\n\n".join(parts)
+
+
+def short_text(study: str) -> str:
+    """The short table: at each b rlprune, the best other method and the two that everybody knows."""
+    points = read_points([run for run in runs_of(study) if (run / COMPARED).is_file()])
+    found = study_entries(points)
+    chosen: list[StudyEntry] = []
+    for goal in dict.fromkeys(entry.goal for entry in found):
+        same = [entry for entry in found if entry.goal == goal and entry.method != TUNED_BASE]
+        others = [entry for entry in same if entry.method != OWN]
+        chosen += [entry for entry in same if entry.method == OWN or entry in others[:1] or _known(entry)]
+    columns = {
+        "b": lambda entry: entry.goal.cell,
+        "method": lambda entry: f"**{OWN}**" if entry.method == OWN else entry.method,
+        "MACs %": lambda entry: f"{100 * entry.macs_ratio:.1f}",
+        "drop on test [95 %]": lambda entry: interval_text(entry.drop, ".2f"),
+    }
+    return "\n".join([_short_heading(points), "", *markdown_table(columns, chosen)])
+
+
+def _known(entry: StudyEntry) -> bool:
+    return entry.method in ("l1-uniform+repair", "random-uniform+repair")
+
+
+def _short_heading(points: Sequence[Point]) -> str:
+    runs = len({point.run for point in points})
+    return (
+        f"Equal MACs, equal fine-tuning, means over {runs} searches (seeds) with 95 % intervals; of the "
+        "other methods the best, L1 and random:"
+    )
+
+
+def with_part(text: str, name: str, part: str) -> str:
+    """The document's text with what stands between the marks of that name."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, rest = text.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}\n{part}\n{end}{after}"
+
+
+def remade_documents() -> dict[Path, str]:
+    """docs/results.md and README.md with their tables made again."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    for study in sorted(path.name for path in RESULTS.iterdir() if runs_of(path.name)):
+        text = with_part(text, study, study_text(study))
+    readme = with_part(README.read_text(encoding="utf-8"), "study-table", short_text(SHOWN))
+    return {DOCUMENT: text, README: readme}
+
+
+def main() -> None:
+    """Publishes a study if one is named, then writes the tables."""
+    if len(sys.argv) > 1:
+        publish_study(sys.argv[1], [Path(name) for name in sys.argv[2:]])
+    for path, text in remade_documents().items():
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
