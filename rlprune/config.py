@@ -104,9 +104,9 @@ class PruningConfig:
     )
     budget: str = setting(
         "spread",
-        "first-come: each group may spend all that is left of b; "
-        "spread: b grows with the MACs of the groups done",
-        choices=("first-come", "spread"),
+        "first-come: each group may spend all that is left of b; spread: b grows with the MACs of the groups "
+        "done; planned: what each group loses is measured first, and all give up accuracy at the same rate",
+        choices=("first-come", "spread", "planned"),
     )
     order: str = setting("input-upward", "order of the groups", choices=("input-upward", "output-downward"))
     sweeps: int = setting(

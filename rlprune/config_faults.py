@@ -44,6 +44,11 @@ def faults_of(config: Config) -> Iterator[str]:
             "pruning.sweeps: a target of MACs is reached in the first sweep; use pruning.sweeps 1 with "
             f"target_macs; got {config.pruning.sweeps}"
         )
+    if config.pruning.budget == "planned" and config.pruning.efficiency != "macs":
+        yield (
+            "pruning.budget: a planned budget counts MACs; use pruning.efficiency macs with it, or another "
+            f"budget; got efficiency {config.pruning.efficiency}"
+        )
     yield from _search_faults(config.search)
     yield from _grid_faults(config.search)
     yield from _population_faults(config.search)

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from rlprune.config import Config, PruningConfig
+from rlprune.drop_plan import DropPlan
 from rlprune.errors import ConfigError
+from rlprune.loss_curves import measured_curves
 from rlprune.macs_target import TargetPlan, check_reachable
 from rlprune.pruning.cost import GroupCost, group_macs
 from rlprune.pruning.groups import FilterGroup
@@ -82,7 +84,7 @@ class GroupObjectives:
         self.order = [group.name for group in self.groups]
         if pruning.order == "output-downward":
             self.order.reverse()
-        self._plan: TargetPlan | None = None  # measured for the first group
+        self._plan: TargetPlan | DropPlan | None = None  # measured for the first group
         if pruning.has_target:
             check_reachable((pruning.target_macs,), base, self.groups, bench.example, pruning.round_to)
         else:
@@ -100,13 +102,23 @@ class GroupObjectives:
             sweep: How often all groups have been gone through.
         """
         pruning, example = self._config.pruning, self._bench.example
-        if not pruning.has_target:
-            bound = dataclasses.replace(pruning, b=self._bound(group.name, sweep))
-            return objective_alone(bound, model, group, example, self._table)
-        if self._plan is None:
-            self._plan = TargetPlan.measured(self._config, self._bench, self._base, self.groups)
         rest = self.order[self.order.index(group.name) + 1 :]
-        return self._plan.objective(model, groups, group.name, rest, example)
+        if pruning.has_target:
+            if self._plan is None:
+                self._plan = TargetPlan.measured(self._config, self._bench, self._base, self.groups)
+            return self._plan.objective(model, groups, group.name, rest, example)
+        if pruning.budget == "planned":
+            return self._drop_plan(model, groups, sweep).objective(model, groups, group.name, rest, example)
+        bound = dataclasses.replace(pruning, b=self._bound(group.name, sweep))
+        return objective_alone(bound, model, group, example, self._table)
+
+    def _drop_plan(self, model: nn.Module, groups: Sequence[FilterGroup], sweep: int) -> DropPlan:
+        """The plan of a sweep, whose first group measures it on the network as it is then."""
+        plan = self._plan
+        if not isinstance(plan, DropPlan) or plan.sweep != sweep:
+            curves = measured_curves(self._config, self._bench, model, groups)
+            self._plan = plan = DropPlan(self._config.pruning, curves, sweep)
+        return plan
 
     def _bound(self, name: str, sweep: int) -> float:
         """The drop bound in the reward of a group: what may have been spent once this group is done."""
@@ -123,4 +135,6 @@ class GroupObjectives:
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
         """The inverse of :meth:`state_dict`."""
-        self._plan = None if state is None else TargetPlan.from_state(self._config.pruning, state)
+        pruning = self._config.pruning
+        kind = TargetPlan if pruning.has_target else DropPlan
+        self._plan = None if state is None else kind.from_state(pruning, state)

@@ -14,20 +14,13 @@ from torch import nn
 
 from rlprune.config import Config, PruningConfig
 from rlprune.errors import ConfigError
-from rlprune.group_agent import filter_context
+from rlprune.loss_curves import curves_from_state, curves_state, known_counts, measured_curves
 from rlprune.pruning.allocation import SLACK, Allocation, LossCurve
 from rlprune.pruning.groups import FilterGroup
 from rlprune.pruning.width_cost import WidthCost
 from rlprune.rl.counts import allowed_counts
 from rlprune.rl.objective import MacsTarget
-from rlprune.rl.start import prefix_masks
-from rlprune.seeding import generator
 from rlprune.workbench import Workbench
-
-_DRAWS = 2
-"""Subsets of the reward images that a curve is the mean over."""
-_KNOWN = 16
-"""Counts of a group at which the loss of the groups after it is worked out, the others are interpolated."""
 
 
 def targets_of(config: Config) -> tuple[float, ...]:
@@ -92,7 +85,7 @@ class TargetPlan:
             base: The base model.
             groups: Its groups.
         """
-        curves = {group.name: _loss_curve(config, bench, base, group) for group in groups}
+        curves = measured_curves(config, bench, base, groups)
         return cls(config.pruning, curves, config.pruning.target_macs * bench.cost(base).macs)
 
     def objective(
@@ -116,7 +109,7 @@ class TargetPlan:
         allocation = Allocation(cost, {other: self._curves[other] for other in rest})
         n_filters = next(group.n_filters for group in groups if group.name == name)
         counts = self._useful(cost, allocation, name, allowed_counts(n_filters, self._pruning.round_to))
-        known = counts[np.unique(np.linspace(0, len(counts) - 1, _KNOWN).round().astype(int))]
+        known = known_counts(counts)
         rest_loss = np.array([allocation.least_loss({name: int(kept)}, self._target) for kept in known])
         return MacsTarget(counts, known, (1 - self._pruning.recovery) * rest_loss)
 
@@ -131,50 +124,9 @@ class TargetPlan:
 
     def state_dict(self) -> dict[str, Any]:
         """The curves as lists of numbers."""
-        return {
-            "target": self._target,
-            "curves": {
-                name: {"kept": curve.kept.tolist(), "losses": curve.losses.tolist()}
-                for name, curve in self._curves.items()
-            },
-        }
+        return {"target": self._target, "curves": curves_state(self._curves)}
 
     @classmethod
     def from_state(cls, pruning: PruningConfig, state: Mapping[str, Any]) -> "TargetPlan":
         """The inverse of :meth:`state_dict`."""
-        curves = {
-            name: LossCurve(np.array(curve["kept"]), np.array(curve["losses"]))
-            for name, curve in state["curves"].items()
-        }
-        return cls(pruning, curves, state["target"])
-
-
-def _loss_curve(config: Config, bench: Workbench, base: nn.Module, group: FilterGroup) -> LossCurve:
-    """What the base model loses where a group keeps its most important filters only, so many of them."""
-    context, calibration = filter_context(config, bench, base, group)
-    counts = allowed_counts(group.n_filters, config.pruning.round_to)
-    masks = np.unique(
-        np.concatenate(
-            [
-                np.arange(group.n_filters)[None] >= 0,
-                prefix_masks(context.scores, counts),
-                prefix_masks(context.scores, counts[:1]),
-            ]
-        ),
-        axis=0,
-    )
-    rng, engine = (
-        generator(config.seed, "loss curve", group.name),
-        bench.reward_engine(base, group, calibration),
-    )
-    losses = np.zeros(len(masks))
-    wanted = min(config.pruning.reward_images, engine.n_images)
-    for _ in range(_DRAWS):
-        engine.use_images(np.sort(rng.choice(engine.n_images, size=wanted, replace=False)))
-        losses += (engine.whole_accuracy() - engine.accuracies(masks)) / _DRAWS
-    kept = masks.sum(1)
-    order = np.argsort(-kept)
-    rising = np.maximum.accumulate(
-        np.where(kept[order] == group.n_filters, 0.0, np.maximum(losses[order], 0.0))
-    )
-    return LossCurve(kept[order][::-1].astype(np.int64), rising[::-1])
+        return cls(pruning, curves_from_state(state["curves"]), state["target"])

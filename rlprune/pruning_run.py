@@ -2,8 +2,8 @@
 
 For each group an agent is trained on the reward engine; its best masks are cut, repaired and measured on val;
 the best one is fine-tuned shortly and must pass the guard, or the next is tried, or the group stays whole.
-Then the network is fine-tuned to the end and measured. All this may be done more than once: a further sweep
-over the groups spends what the fine-tuning before it has won back.
+Then the network is fine-tuned to the end and measured. All this may be done again: another sweep spends what
+the fine-tuning has won back.
 """
 
 import copy
@@ -81,11 +81,7 @@ class PruningRun:
     @property
     def n_steps(self) -> int:
         """In each sweep one step a group, and its final fine-tuning."""
-        return self._sweep_steps * self._config.pruning.sweeps
-
-    @property
-    def _sweep_steps(self) -> int:
-        return len(self._order) + 1
+        return (len(self._order) + 1) * self._config.pruning.sweeps
 
     @property
     def position(self) -> int:
@@ -111,7 +107,7 @@ class PruningRun:
         """
         if self.done:
             raise RuntimeError("the run is done: there is no further step")
-        place = self.position % self._sweep_steps
+        place = self.position % (len(self._order) + 1)
         last = place == len(self._order)
         name = FINAL_STEP if last else self._order[place]
         part, self._part = self._part or {"step": name, "seconds": 0.0}, None
@@ -194,7 +190,7 @@ class PruningRun:
     @property
     def _sweep(self) -> int:
         """How often all groups have been gone through."""
-        return self.position // self._sweep_steps
+        return self.position // (len(self._order) + 1)
 
     def _purpose(self, name: str) -> tuple[str | int, ...]:
         """What the draws for a group are for: each sweep has its own."""

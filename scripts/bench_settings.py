@@ -36,6 +36,9 @@ VARIANTS = {
     "default": (),
     "efficiency-filters": ("pruning.efficiency=filters",),
     "spread": ("pruning.budget=spread",),
+    "planned": ("pruning.budget=planned",),
+    "planned-upward": ("pruning.budget=planned", "pruning.order=input-upward"),
+    "planned-sweeps-2": ("pruning.budget=planned", "pruning.sweeps=2", "agent.iterations=6"),
     "upward": ("pruning.order=input-upward",),
     "upward-spread": ("pruning.order=input-upward", "pruning.budget=spread"),
     "sweeps-2": ("pruning.sweeps=2", "agent.iterations=6"),
@@ -46,6 +49,7 @@ VARIANTS = {
     "rate-0.01": ("finetune.learning_rate=0.01",),
     "warm-start": ("agent.warm_start=true",),
     "recovery-0.85": ("pruning.recovery=0.85",),
+    "target-0.68": ("pruning.target_macs=0.68",),
 }
 
 

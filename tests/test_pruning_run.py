@@ -372,6 +372,7 @@ def test_refused_candidates_leave_the_group_whole(
     "changes",
     [
         {"pruning__order": "output-downward", "pruning__efficiency": "params"},
+        {"pruning__order": "output-downward", "pruning__budget": "planned"},
         {"pruning__keep_whole": "3", "pruning__accuracy": "hard", "pruning__efficiency": "filters"},
         {"pruning__keep_whole": "3", "pruning__fidelity": "raw", "agent__policy": "paper"},
         {"pruning__keep_whole": "3", "pruning__fidelity": "raw", "pruning__repair": False},
@@ -396,10 +397,12 @@ def test_every_way_of_running_keeps_the_promise(
 
 
 @pytest.mark.ray
+@pytest.mark.parametrize("budget", ["spread", "planned"])
 def test_a_second_sweep_prunes_what_the_first_has_left_and_can_be_resumed(
-    local_ray: None, tiny_model: nn.Module, digits_splits: DataSplits
+    local_ray: None, budget: str, tiny_model: nn.Module, digits_splits: DataSplits
 ) -> None:
     changes = {"pruning__sweeps": 2, "agent__iterations": 2, "agent__warm_start": True}
+    changes |= {"pruning__budget": budget}
     run = start(tiny_model, digits_splits, **changes)
     reports = []
     while not run.done:

@@ -11,6 +11,8 @@ from rlprune.pruning.width_cost import WidthCost
 _HALVINGS = 40
 _RATES = (1e-6, 1e6)
 """Points of accuracy a nat of MACs: no trade-off of networks lies outside."""
+_LIKELY_RATES, _N_RATES = (0.03, 300.0), 48
+"""Points a nat: the range that plans look at, and how finely."""
 SLACK = 1e-9
 """Share of the MACs that rounding may add: a target is a float, MACs are products of floats."""
 
@@ -44,7 +46,7 @@ class Allocation:
             curves: The groups that may be cut.
         """
         self._cost, self._curves = cost, curves
-        longest = max((len(curve.kept) for curve in curves.values()), default=0)
+        longest = max((len(curve.kept) for curve in curves.values()), default=1)
         shape = (len(curves), longest)
         self._losses, self._saved = np.zeros(shape), np.zeros(shape)  # padded with 'whole'
         for row, (name, curve) in enumerate(curves.items()):
@@ -84,6 +86,22 @@ class Allocation:
             return above[0]
         share = np.log(above[1] / target) / np.log(above[1] / below[1])
         return float(above[0] + min(share, 1.0) * (below[0] - above[0]))
+
+    def trade_offs(self, fixed: Mapping[str, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What can be saved at which loss, all groups giving up accuracy at the same rate.
+
+        Args:
+            fixed: Filters that other groups keep.
+
+        Returns:
+            Losses ``(r,)``, rising from 0, and MACs ``(r,)``, falling.
+        """
+        found = {0.0: self._cost.macs(fixed)}
+        for rate in np.geomspace(*_LIKELY_RATES, _N_RATES):
+            loss, macs = self._at(float(np.log(rate)), fixed)
+            found[loss] = min(macs, found.get(loss, macs))
+        losses = np.array(sorted(found))
+        return losses, np.minimum.accumulate([found[loss] for loss in losses])
 
     def _at(self, log_rate: float, fixed: Mapping[str, int]) -> tuple[float, float]:
         """Loss and MACs where every group gives up accuracy at a rate."""

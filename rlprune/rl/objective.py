@@ -1,5 +1,6 @@
 """What masks of a group are judged by: the paper's reward at a drop bound, accuracy at a target of MACs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,6 +9,9 @@ from numpy.typing import NDArray
 
 from rlprune.pruning.cost import GroupCost
 from rlprune.rl.reward import pruning_reward
+
+_BEYOND = 4.0
+"""How much dearer a drop beyond the bound is than one within it is on average."""
 
 
 class Objective(Protocol):
@@ -73,6 +77,45 @@ class MacsTarget:
     def rewards(self, drop: NDArray[np.floating], kept: NDArray[np.integer]) -> NDArray[np.float64]:
         """Minus the drop that the whole network is expected to end with."""
         return -(np.asarray(drop, dtype=np.float64) + np.interp(kept, self.known, self.rest))
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedBound:
+    """As small a network as the drop bound allows once all groups are done, not this one alone.
+
+    The reward of a mask is what the whole network is expected to have saved in the end, ``log(MACs now / MACs
+    in the end)``, where the groups after this one spend what the mask leaves of ``b``. So a mask costs what
+    the others could have bought with its drop, and every group gives up accuracy at the same rate.
+
+    Attributes:
+        counts: How many filters a mask may keep, sorted.
+        known: Some of these counts, sorted.
+        drops: For each of these, drops that the groups after this one may add, percentage points, rising.
+        savings: What is saved in the end where they add as much.
+        b: Drop bound, percentage points.
+    """
+
+    counts: NDArray[np.int64]
+    known: NDArray[np.int64]
+    drops: Sequence[NDArray[np.float64]]
+    savings: Sequence[NDArray[np.float64]]
+    b: float
+
+    def rewards(self, drop: NDArray[np.floating], kept: NDArray[np.integer]) -> NDArray[np.float64]:
+        """The expected saving, less a penalty for what is beyond the bound."""
+        left, kept = np.broadcast_arrays(self.b - np.asarray(drop, dtype=np.float64), kept)
+        at_known = self._saved(left.ravel())
+        saved = [
+            np.interp(count, self.known, column)
+            for count, column in zip(kept.ravel(), at_known.T, strict=True)
+        ]
+        penalty = _BEYOND * self._saved(np.array([self.b])).max() / self.b
+        return np.reshape(saved, left.shape) + penalty * np.minimum(left, 0.0)
+
+    def _saved(self, left: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What is saved at each known count where the groups after this one add what is left ``(n,)``."""
+        pairs = zip(self.drops, self.savings, strict=True)
+        return np.array([np.interp(left, drops, savings) for drops, savings in pairs])
 
 
 def efficiency_counts(
