@@ -32,6 +32,11 @@ FIXED = (
     "pruning.recovery=0.65",
 )
 """What the study samples, in the middle of its ranges."""
+REPAIR_SWEEPS = (
+    *("pruning.sweeps=3", "agent.iterations=4", "pruning.recovery=0.2"),
+    *("finetune.group_epochs=0", "finetune.final_epochs=2"),
+)
+"""The groups are repaired only, and the network is fine-tuned between the sweeps."""
 VARIANTS = {
     "default": (),
     "efficiency-filters": ("pruning.efficiency=filters",),
@@ -42,6 +47,13 @@ VARIANTS = {
     "upward": ("pruning.order=input-upward",),
     "upward-spread": ("pruning.order=input-upward", "pruning.budget=spread"),
     "sweeps-2": ("pruning.sweeps=2", "agent.iterations=6"),
+    "sweeps-2-short": (
+        *("pruning.sweeps=2", "agent.iterations=6"),
+        *("finetune.group_epochs=0.1", "finetune.final_epochs=3"),
+    ),
+    "sweeps-2-distillation": ("pruning.sweeps=2", "agent.iterations=6", "finetune.distillation=0.5"),
+    "repair-sweeps-3": REPAIR_SWEEPS,
+    "planned-repair-sweeps-3": (*REPAIR_SWEEPS, "pruning.budget=planned"),
     "sweeps-3": ("pruning.sweeps=3", "agent.iterations=4"),
     "distillation": ("finetune.distillation=0.5",),
     "final-6": ("finetune.final_epochs=6",),

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from publish_run import publish
+from records import read_rows
+from settings_table import settings_report
 
 from rlprune.results.baseline_record import OWN, TUNED_BASE
 from rlprune.results.baseline_study import Point, StudyEntry, read_points, study_entries, study_markdown
@@ -189,6 +191,8 @@ def remade_documents() -> dict[Path, str]:
     text = DOCUMENT.read_text(encoding="utf-8")
     for study in sorted(path.name for path in RESULTS.iterdir() if runs_of(path.name)):
         text = with_part(text, study, study_text(study))
+    for path in sorted(RESULTS.glob("settings_*.jsonl")):
+        text = with_part(text, path.stem, settings_report(read_rows(path)))
     readme = with_part(README.read_text(encoding="utf-8"), "study-table", short_text(SHOWN))
     return {DOCUMENT: text, README: readme}
 

@@ -162,6 +162,14 @@ def test_readmes_results_are_those_of_the_published_records():
     assert script["with_table"](README, script["readme_table"](script["SHOWN"])) == README
 
 
+def test_the_results_are_those_of_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from publish_study import remade_documents
+
+    for path, text in remade_documents().items():
+        assert path.read_text(encoding="utf-8") == text, "run python scripts/publish_study.py"
+
+
 def test_the_comparison_of_schedulers_is_that_of_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     from compare_schedulers import records, table
