@@ -3,9 +3,9 @@
     python scripts/bench_settings.py --data parquet:../shared/data/cifar10 \
         --base ../shared/models/vgg16_bn_w025_cifar10.pt --variants default,sweeps-2 --out settings.jsonl
 
-Each variant is the study's configuration with fixed agent and fine-tuning rates and the changes that VARIANTS
-names. Every run is a line of the file of records, so that an interrupted benchmark goes on; processes with
-other variants or seeds may write to the same file side by side.
+Each variant is the study's configuration with the settings of FIXED and the changes that VARIANTS names. Every
+run is a line of the file of records, so that an interrupted benchmark goes on; processes with other variants or
+seeds may write to the same file side by side.
 """
 
 import argparse
@@ -30,8 +30,12 @@ FIXED = (
     "agent.iterations=12",
     "finetune.learning_rate=0.0025",
     "pruning.recovery=0.65",
+    "pruning.order=output-downward",
+    "pruning.budget=first-come",
+    "pruning.sweeps=1",
+    "finetune.group_epochs=0.25",
 )
-"""What the study samples, in the middle of its ranges."""
+"""What the variants start from: one sweep, first come first served, as the study was at first."""
 REPAIR_SWEEPS = (
     *("pruning.sweeps=3", "agent.iterations=4", "pruning.recovery=0.2"),
     *("finetune.group_epochs=0", "finetune.final_epochs=2"),

@@ -193,8 +193,10 @@ def remade_documents() -> dict[Path, str]:
         text = with_part(text, study, study_text(study))
     for path in sorted(RESULTS.glob("settings_*.jsonl")):
         text = with_part(text, path.stem, settings_report(read_rows(path)))
-    readme = with_part(README.read_text(encoding="utf-8"), "study-table", short_text(SHOWN))
-    return {DOCUMENT: text, README: readme}
+    documents = {DOCUMENT: text}
+    if any((run / COMPARED).is_file() for run in runs_of(SHOWN)):
+        documents[README] = with_part(README.read_text(encoding="utf-8"), "study-table", short_text(SHOWN))
+    return documents
 
 
 def main() -> None:

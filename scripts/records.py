@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
-PARTS = re.compile(r" --(groups|repeats|fidelities|accuracies|kinds|ratios|epochs) \S+| --skip-agreement")
+PARTS = re.compile(
+    r" --(groups|repeats|fidelities|accuracies|kinds|ratios|epochs|variants|seeds) \S+| --skip-agreement"
+)
 
 
 def read_rows(path: Path) -> list[Row]:
