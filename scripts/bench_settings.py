@@ -3,9 +3,9 @@
     python scripts/bench_settings.py --data parquet:../shared/data/cifar10 \
         --base ../shared/models/vgg16_bn_w025_cifar10.pt --variants default,sweeps-2 --out settings.jsonl
 
-Each variant is the study's configuration with the settings of FIXED and the changes that VARIANTS names. Every
-run is a line of the file of records, so that an interrupted benchmark goes on; processes with other variants or
-seeds may write to the same file side by side.
+Each variant is the study's configuration with the settings of FIXED and the changes that VARIANTS names.
+Every run is a line of the file of records, so that an interrupted benchmark goes on; processes with other
+variants or seeds may write to the same file side by side.
 """
 
 import argparse
