@@ -19,7 +19,7 @@ from rlprune.results.table import frontier_markdown
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
 README = ROOT / "README.md"
-SHOWN = "cifar10_vgg16_w025"
+SHOWN = "study1/seed0"
 BEGIN, END = "<!-- cifar10-table:begin -->", "<!-- cifar10-table:end -->"
 LEFT_OUT = ("--name", "--storage-path")
 """Options of the command that change where a run is kept, not what it finds."""
