@@ -5,23 +5,20 @@ these curves follows, for each mask of a group, what the groups after it can sti
 leaves of ``b``; see :class:`rlprune.rl.objective.PlannedBound`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
+from numpy.typing import NDArray
 
 from rlprune.config import PruningConfig
-from rlprune.loss_curves import curves_from_state, curves_state, known_counts
+from rlprune.loss_curves import CurvePlan, curves_from_state, curves_state, known_counts
 from rlprune.pruning.allocation import Allocation, LossCurve
-from rlprune.pruning.groups import FilterGroup
 from rlprune.pruning.width_cost import WidthCost
-from rlprune.rl.counts import allowed_counts
 from rlprune.rl.objective import PlannedBound
 
 
-class DropPlan:
+class DropPlan(CurvePlan[PlannedBound]):
     """The curves of a sweep, and what follows from them for each group in turn."""
 
     def __init__(self, pruning: PruningConfig, curves: Mapping[str, LossCurve], sweep: int) -> None:
@@ -32,29 +29,12 @@ class DropPlan:
             curves: What the network loses by each group.
             sweep: How often all groups had been gone through when they were measured.
         """
-        self._pruning, self._curves, self.sweep = pruning, curves, sweep
+        super().__init__(pruning, curves)
+        self.sweep = sweep
 
-    def objective(
-        self,
-        model: nn.Module,
-        groups: Sequence[FilterGroup],
-        name: str,
-        rest: Iterable[str],
-        example: torch.Tensor,
+    def _objective(
+        self, name: str, counts: NDArray[np.int64], cost: WidthCost, allocation: Allocation
     ) -> PlannedBound:
-        """What the masks of a group are judged by.
-
-        Args:
-            model: The network as it is now.
-            groups: Its groups.
-            name: The group that is to be cut.
-            rest: The groups after it.
-            example: One normalised input batch ``(n, c, h, w)``.
-        """
-        cost = WidthCost(model, groups, example)
-        allocation = Allocation(cost, {other: self._curves[other] for other in rest})
-        n_filters = next(group.n_filters for group in groups if group.name == name)
-        counts = allowed_counts(n_filters, self._pruning.round_to)
         known = known_counts(counts)
         found = [allocation.trade_offs({name: int(kept)}) for kept in known]
         return PlannedBound(

@@ -1,17 +1,21 @@
 """What a network loses with the filters of each group, measured before the first is cut: what plans need."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from rlprune.config import Config
+from rlprune.config import Config, PruningConfig
 from rlprune.group_agent import filter_context
-from rlprune.pruning.allocation import LossCurve
+from rlprune.pruning.allocation import Allocation, LossCurve
 from rlprune.pruning.groups import FilterGroup
+from rlprune.pruning.width_cost import WidthCost
 from rlprune.rl.counts import allowed_counts
+from rlprune.rl.objective import Objective
 from rlprune.rl.start import prefix_masks
 from rlprune.seeding import generator
 from rlprune.workbench import Workbench
@@ -20,6 +24,49 @@ _DRAWS = 2
 """Subsets of the reward images that a curve is the mean over."""
 _KNOWN = 16
 """Counts of a group at which a plan works out the groups after it; the others are interpolated."""
+
+Judge = TypeVar("Judge", bound=Objective)
+
+
+class CurvePlan(ABC, Generic[Judge]):
+    """What a trial plans by the curves of its groups: an objective for each of them in turn."""
+
+    def __init__(self, pruning: PruningConfig, curves: Mapping[str, LossCurve]) -> None:
+        """Takes what was measured or stored.
+
+        Args:
+            pruning: The trial's settings.
+            curves: What the network loses by each group.
+        """
+        self._pruning, self._curves = pruning, curves
+
+    def objective(
+        self,
+        model: nn.Module,
+        groups: Sequence[FilterGroup],
+        name: str,
+        rest: Iterable[str],
+        example: torch.Tensor,
+    ) -> Judge:
+        """What the masks of a group are judged by.
+
+        Args:
+            model: The network as it is now.
+            groups: Its groups.
+            name: The group that is to be cut.
+            rest: The groups after it.
+            example: One normalised input batch ``(n, c, h, w)``.
+        """
+        cost = WidthCost(model, groups, example)
+        allocation = Allocation(cost, {other: self._curves[other] for other in rest})
+        n_filters = next(group.n_filters for group in groups if group.name == name)
+        return self._objective(name, allowed_counts(n_filters, self._pruning.round_to), cost, allocation)
+
+    @abstractmethod
+    def _objective(
+        self, name: str, counts: NDArray[np.int64], cost: WidthCost, allocation: Allocation
+    ) -> Judge:
+        """The objective of a group that may keep these counts, from what the groups after it can give up."""
 
 
 def known_counts(counts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from rlprune.config import Config, PruningConfig
 from rlprune.errors import ConfigError
-from rlprune.loss_curves import curves_from_state, curves_state, known_counts, measured_curves
+from rlprune.loss_curves import CurvePlan, curves_from_state, curves_state, known_counts, measured_curves
 from rlprune.pruning.allocation import SLACK, Allocation, LossCurve
 from rlprune.pruning.groups import FilterGroup
 from rlprune.pruning.width_cost import WidthCost
@@ -60,7 +61,7 @@ def check_reachable(
         )
 
 
-class TargetPlan:
+class TargetPlan(CurvePlan[MacsTarget]):
     """The curves of a trial, and what follows from them for each group in turn."""
 
     def __init__(self, pruning: PruningConfig, curves: Mapping[str, LossCurve], target: float) -> None:
@@ -71,7 +72,8 @@ class TargetPlan:
             curves: What the base model loses by each group.
             target: MACs to come down to.
         """
-        self._pruning, self._curves, self._target = pruning, curves, target
+        super().__init__(pruning, curves)
+        self._target = target
 
     @classmethod
     def measured(
@@ -88,27 +90,10 @@ class TargetPlan:
         curves = measured_curves(config, bench, base, groups)
         return cls(config.pruning, curves, config.pruning.target_macs * bench.cost(base).macs)
 
-    def objective(
-        self,
-        model: nn.Module,
-        groups: Sequence[FilterGroup],
-        name: str,
-        rest: Iterable[str],
-        example: torch.Tensor,
+    def _objective(
+        self, name: str, counts: NDArray[np.int64], cost: WidthCost, allocation: Allocation
     ) -> MacsTarget:
-        """What the masks of a group are judged by.
-
-        Args:
-            model: The network as it is now.
-            groups: Its groups.
-            name: The group that is to be cut.
-            rest: The groups after it.
-            example: One normalised input batch ``(n, c, h, w)``.
-        """
-        cost = WidthCost(model, groups, example)
-        allocation = Allocation(cost, {other: self._curves[other] for other in rest})
-        n_filters = next(group.n_filters for group in groups if group.name == name)
-        counts = self._useful(cost, allocation, name, allowed_counts(n_filters, self._pruning.round_to))
+        counts = self._useful(cost, allocation, name, counts)
         known = known_counts(counts)
         rest_loss = np.array([allocation.least_loss({name: int(kept)}, self._target) for kept in known])
         return MacsTarget(counts, known, (1 - self._pruning.recovery) * rest_loss)

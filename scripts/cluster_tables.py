@@ -3,7 +3,7 @@
 import statistics
 
 from cluster_model import Outcome
-from records import Row, of_kind, where_from
+from records import Row, of_kind, where_from, with_part
 
 WITHIN = 0.10
 """How far a modelled search may be from a measured one, as a fraction of its time."""
@@ -125,7 +125,5 @@ def with_tables(text: str, compared: Compared, rows: list[Row], prices: tuple[fl
         "model": [priced, "", *model_lines(rows, prices)] if trusted(compared) else [UNTRUSTED],
     }
     for name, lines in parts.items():
-        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-        before, rest = text.split(begin)
-        text = "\n".join([f"{before}{begin}", *lines, end]) + rest.split(end)[1]
+        text = with_part(text, name, "\n".join(lines))
     return text

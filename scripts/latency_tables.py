@@ -7,7 +7,7 @@ import csv
 import statistics
 from pathlib import Path
 
-from records import Row, of_kind, read_rows, spread, where_from
+from records import Row, of_kind, read_rows, spread, where_from, with_part
 from scipy.stats import spearmanr
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,16 +94,8 @@ def search_lines(paths: dict[str, Path]) -> list[str]:
 def with_tables(text: str) -> str:
     """The document's text with the tables of the records between their marks."""
     for path in sorted(RECORDS.glob("*.jsonl")):
-        text = replaced(text, path.stem, latency_report(read_rows(path)))
-    return replaced(text, "search", "\n".join(search_lines(SEARCHES)))
-
-
-def replaced(text: str, name: str, table: str) -> str:
-    """The text with a table between the marks of this name."""
-    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    before, rest = text.split(begin)
-    _, after = rest.split(end)
-    return f"{before}{begin}\n{table}\n{end}{after}"
+        text = with_part(text, path.stem, latency_report(read_rows(path)))
+    return with_part(text, "search", "\n".join(search_lines(SEARCHES)))
 
 
 if __name__ == "__main__":

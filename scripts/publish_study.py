@@ -1,4 +1,4 @@
-"""Puts the records of searches and their comparisons into docs/results, and the tables into docs/results.md.
+"""Puts the records of searches and their comparisons into docs/results, tables into results.md and README.
 
     python scripts/publish_study.py study1 results/SEED0 results/SEED1 results/SEED2
 
@@ -7,6 +7,7 @@ arguments all tables are made again from the records that are there: a test comp
 """
 
 import csv
+import datetime
 import json
 import shlex
 import sys
@@ -14,14 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from publish_run import publish
-from records import read_rows
+from records import read_rows, with_part
 from settings_table import settings_report
 
 from rlprune.results.baseline_record import OWN, TUNED_BASE
 from rlprune.results.baseline_study import Point, StudyEntry, read_points, study_entries, study_markdown
 from rlprune.results.compared import COMPARED
-from rlprune.results.folder import RunFolder
+from rlprune.results.folder import MEASURED, TRIALS, RunFolder
 from rlprune.results.frontier import frontier
 from rlprune.results.interval import mean_interval
 from rlprune.results.markdown import interval_text, markdown_table
@@ -32,13 +32,67 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
 DOCUMENT = ROOT / "docs" / "results.md"
 README = ROOT / "README.md"
-SHOWN = "study1"
-"""The study whose short table README has."""
+SHOWN, SHOWN_RUN = "study1", "study1/seed0"
+"""The study whose short table README has, and the run whose frontier."""
+LEFT_OUT = ("--name", "--storage-path")
+"""Options of the command that change where a run is kept, not what it finds."""
 
 
 def runs_of(study: str) -> list[Path]:
     """The folders of a study's runs; those that were compared have a ``compare.csv``."""
     return sorted(path.parent for path in (RESULTS / study).glob("*/about.json"))
+
+
+def publish(run: Path, name: str) -> None:
+    """Copies the records of a run, and what its table must say of where they come from."""
+    target = RESULTS / name
+    target.mkdir(parents=True, exist_ok=True)
+    for file in (TRIALS, MEASURED):
+        (target / file).write_bytes((run / file).read_bytes())
+    environment = json.loads((run / "env.json").read_text(encoding="utf-8"))
+    ended = datetime.datetime.fromtimestamp((run / MEASURED).stat().st_mtime, datetime.UTC)
+    started = datetime.datetime.fromisoformat(environment["started"])
+    facts = {
+        "command": command_of(environment["command"]),
+        "minutes": round((ended - started).total_seconds() / 60, 1),
+        "cpu": environment["cpu"],
+        "cores": environment["cores_usable"],
+        "date": environment["started"][:10],
+        "git": environment["git"],
+        "versions": {key: environment["versions"][key] for key in ("rlprune", "torch", "ray", "optuna")},
+    }
+    (target / "about.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def command_of(words: list[str]) -> str:
+    """The command line, without where the run was kept."""
+    kept = [
+        word
+        for position, word in enumerate(words)
+        if word not in LEFT_OUT and (position == 0 or words[position - 1] not in LEFT_OUT)
+    ]
+    return shlex.join(["python", *kept])
+
+
+def readme_table(name: str) -> str:
+    """The table of published records as Markdown, with the command, the machine and the time above it."""
+    folder = RunFolder.open(RESULTS / name)
+    facts, records = about(folder.path), folder.records()
+    kept, bounded = within_b(records)
+    return "\n".join(
+        [
+            "```sh",
+            facts["command"],
+            "```",
+            "",
+            f"{len(records)} trials, one seed each, in {facts['minutes']:g} minutes on {facts['cores']} "
+            f"cores of an {facts['cpu']} without a GPU ({versions_text(facts)}; {facts['date']}, "
+            f"revision {facts['git'][:7]}). On val {kept} of "
+            f"{bounded} are inside their b. Interval: the draw of the images, not of the seed.",
+            "",
+            frontier_markdown(frontier(records), None).strip(),
+        ]
+    )
 
 
 def publish_study(study: str, runs: Sequence[Path]) -> None:
@@ -80,9 +134,7 @@ def machine_line(runs: Sequence[Path]) -> str:
     """The machines, times, versions and revisions of the searches."""
     facts = [about(run) for run in runs]
     machines = dict.fromkeys(f"{fact['cores']} cores of an {fact['cpu']}" for fact in facts)
-    versions = dict.fromkeys(
-        ", ".join(f"{package} {version}" for package, version in fact["versions"].items()) for fact in facts
-    )
+    versions = dict.fromkeys(versions_text(fact) for fact in facts)
     minutes = ", ".join(f"{fact['minutes']:g}" for fact in facts)
     days = dict.fromkeys(fact["date"] for fact in facts)
     revisions = dict.fromkeys(fact["git"][:7] for fact in facts)
@@ -92,11 +144,15 @@ def machine_line(runs: Sequence[Path]) -> str:
     )
 
 
-def kept_line(records: Sequence[TrialRecord]) -> str:
-    """How many trials stayed within their b on val, and the mean drop of the rows on test for each b."""
-    bounded = [record for record in records if record.b is not None and record.drop_val is not None]
-    kept = sum(record.drop_val <= record.b for record in bounded)  # type: ignore[operator]
-    return f"{kept} of {len(bounded)} trials of the searches are within their b on val."
+def versions_text(facts: dict[str, Any]) -> str:
+    """The versions that a run was made with."""
+    return ", ".join(f"{package} {version}" for package, version in facts["versions"].items())
+
+
+def within_b(records: Sequence[TrialRecord]) -> tuple[int, int]:
+    """How many trials stayed within their b on val, and of how many."""
+    inside = [r.drop_val <= r.b for r in records if r.b is not None and r.drop_val is not None]
+    return sum(inside), len(inside)
 
 
 def drop_lines(rows: Sequence[tuple[int, TrialRecord]]) -> list[str]:
@@ -133,11 +189,12 @@ def study_text(study: str) -> str:
     rows = [
         (number, record) for number, folder in enumerate(folders) for record in frontier(folder.records())
     ]
+    kept, bounded = within_b(every)
     parts = [
         "\n".join(commands(runs)),
         machine_line(runs),
         "The rows of the frontiers, means over the searches with 95 % intervals (Student's t) where there "
-        f"are several. {kept_line(every)}",
+        f"are several. {kept} of {bounded} trials of the searches are within their b on val.",
         "\n".join(drop_lines(rows)),
     ]
     compared = [run for run in runs if (run / COMPARED).is_file()]
@@ -178,14 +235,6 @@ def _short_heading(points: Sequence[Point]) -> str:
     )
 
 
-def with_part(text: str, name: str, part: str) -> str:
-    """The document's text with what stands between the marks of that name."""
-    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    before, rest = text.split(begin)
-    _, after = rest.split(end)
-    return f"{before}{begin}\n{part}\n{end}{after}"
-
-
 def remade_documents() -> dict[Path, str]:
     """docs/results.md and README.md with their tables made again."""
     text = DOCUMENT.read_text(encoding="utf-8")
@@ -193,10 +242,8 @@ def remade_documents() -> dict[Path, str]:
         text = with_part(text, study, study_text(study))
     for path in sorted(RESULTS.glob("settings_*.jsonl")):
         text = with_part(text, path.stem, settings_report(read_rows(path)))
-    documents = {DOCUMENT: text}
-    if any((run / COMPARED).is_file() for run in runs_of(SHOWN)):
-        documents[README] = with_part(README.read_text(encoding="utf-8"), "study-table", short_text(SHOWN))
-    return documents
+    readme = with_part(README.read_text(encoding="utf-8"), "cifar10-table", readme_table(SHOWN_RUN))
+    return {DOCUMENT: text, README: with_part(readme, "study-table", short_text(SHOWN))}
 
 
 def main() -> None:

@@ -24,6 +24,14 @@ def of_kind(rows: list[Row], kind: str) -> list[Row]:
     return [row for row in rows if row["kind"] == kind]
 
 
+def with_part(text: str, name: str, part: str) -> str:
+    """A document's text with a part between the marks of its name."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, rest = text.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}\n{part}\n{end}{after}"
+
+
 def spread(values: list[float], form: str = ".2f") -> str:
     """Median, and least and greatest in brackets."""
     return f"{statistics.median(values):{form}} [{min(values):{form}}, {max(values):{form}}]"

@@ -10,7 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from fidelity_tables import fidelity_report
-from records import Row, of_kind, read_rows, spread, where_from
+from records import Row, of_kind, read_rows, spread, where_from, with_part
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "reward.md"
@@ -255,10 +255,7 @@ def with_tables(text: str) -> str:
     """A document's text with the tables of the published records between their marks."""
     for path in sorted(RECORDS.glob("*.jsonl")):
         report = REPORTS[path.stem.split("_")[0]]
-        begin, end = f"<!-- {path.stem}:begin -->", f"<!-- {path.stem}:end -->"
-        before, rest = text.split(begin)
-        _, after = rest.split(end)
-        text = f"{before}{begin}\n{report(read_rows(path))}\n{end}{after}"
+        text = with_part(text, path.stem, report(read_rows(path)))
     return text
 
 

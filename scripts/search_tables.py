@@ -8,7 +8,7 @@ The records are ``docs/search/cost.jsonl``; the tests compare the document with 
 import statistics
 from pathlib import Path
 
-from records import Row, of_kind, read_rows, spread, where_from
+from records import Row, of_kind, read_rows, spread, where_from, with_part
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "search.md"
@@ -79,9 +79,7 @@ def cost_report(rows: list[Row]) -> str:
 
 def with_tables(text: str) -> str:
     """The document's text with the tables of the published records between their marks."""
-    before, rest = text.split("<!-- cost:begin -->")
-    _, after = rest.split("<!-- cost:end -->")
-    return f"{before}<!-- cost:begin -->\n{cost_report(read_rows(RECORDS))}\n<!-- cost:end -->{after}"
+    return with_part(text, "cost", cost_report(read_rows(RECORDS)))
 
 
 if __name__ == "__main__":

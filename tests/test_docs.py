@@ -157,11 +157,6 @@ def test_python_examples_compile(path):
         compile(block, path.name, "exec")
 
 
-def test_readmes_results_are_those_of_the_published_records():
-    script = runpy.run_path(str(ROOT / "scripts" / "publish_run.py"))
-    assert script["with_table"](README, script["readme_table"](script["SHOWN"])) == README
-
-
 def test_the_results_are_those_of_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     from publish_study import remade_documents
