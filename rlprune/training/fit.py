@@ -11,6 +11,7 @@ from rlprune.data import DataInfo, ImageSplit, Preprocess, augment, feed
 from rlprune.errors import ModelError
 from rlprune.safe_backward import safe_backward
 from rlprune.training.distillation import Distillation
+from rlprune.training.small_maps import products_for_small_maps
 
 _MOMENTUM = 0.9
 _CHECK_STEPS = 50
@@ -111,7 +112,7 @@ def fit(
         if state is not None:
             training.load_state_dict(state)
         model.train()
-        with safe_backward(model, device):
+        with safe_backward(model, device), products_for_small_maps(model, device, dtype):
             while training.step < training.steps:
                 training.run_step()
                 if on_step is not None:
