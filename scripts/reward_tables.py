@@ -240,7 +240,27 @@ def order_report(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def training_report(rows: list[Row]) -> str:
+    """Everything that one file of records of ``bench_training.py`` says, as Markdown."""
+    runs, found = of_kind(rows, "run"), of_kind(rows, "training")
+    ways = list(found[0]["seconds"])
+    lines = [
+        f"{where_from(runs)}; {runs[0]['precision']}, {runs[0]['batch']} images a step, {len(found)} "
+        f"interleaved repeats of {found[0]['steps']} steps: median [least, greatest]; "
+        f"{CLOCKS[runs[0]['clock']]}.",
+        "",
+        f"| small maps by | a step, ms | times as fast as {ways[0]} |",
+        "|---|---|---|",
+    ]
+    for way in ways:
+        taken = [1000 * row["seconds"][way] for row in found]
+        gains = [row["seconds"][ways[0]] / row["seconds"][way] for row in found]
+        lines.append(f"| {way} | {spread(taken, '.0f')} | {spread(gains)} |")
+    return "\n".join(lines)
+
+
 REPORTS = {
+    "training": training_report,
     "order": order_report,
     "convolutions": convolution_report,
     "agent": agent_report,

@@ -10,6 +10,12 @@ from rlprune.training.small_maps import products_for_small_maps
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(autouse=True)
+def with_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor with AMX: the way of computing works on all."""
+    monkeypatch.setattr(small_maps, "has_matrix_tiles", lambda: True)
+
+
 def results(network: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
     """The output, and the gradients of the images and of all parameters, computed under autocast."""
     images = images.clone().requires_grad_()
@@ -43,7 +49,9 @@ def test_the_same_function_and_gradients(
         assert (one - other).float().norm() <= 0.01 * one.float().norm()
 
 
-def test_only_dense_layers_that_keep_the_map_are_changed_and_all_is_put_back() -> None:
+def test_only_dense_layers_that_keep_the_map_are_changed_and_all_is_put_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     layers = nn.ModuleDict(
         {
             "suited": nn.Conv2d(4, 8, 3, padding=1),
@@ -67,6 +75,9 @@ def test_only_dense_layers_that_keep_the_map_are_changed_and_all_is_put_back() -
     with products_for_small_maps(layers, CPU, torch.float32):
         assert changed() == []
     with products_for_small_maps(layers, torch.device("cuda"), torch.bfloat16):
+        assert changed() == []
+    monkeypatch.setattr(small_maps, "has_matrix_tiles", lambda: False)
+    with products_for_small_maps(layers, CPU, torch.bfloat16):
         assert changed() == []
 
 

@@ -55,6 +55,11 @@ def _has_native_bf16(device: torch.device) -> bool:
     return bool(_NATIVE_BF16 & _cpu_flags())
 
 
+def has_matrix_tiles() -> bool:
+    """Whether the processor multiplies tiles of bfloat16 matrices (Intel's AMX)."""
+    return "amx_bf16" in _cpu_flags()
+
+
 @functools.cache
 def _cpu_flags() -> frozenset[str]:
     """The processor's features; none where the system does not list them."""

@@ -1,9 +1,9 @@
-"""Convolutions of small maps as products of matrices, for training in bfloat16 on a CPU.
+"""Convolutions of small maps as products of matrices, for training in bfloat16 on a CPU with AMX.
 
-oneDNN 3.13 (torch 2.15.0) computes such convolutions row by row. Measured with AMX, 512 channels: at
-4 x 4 pixels one product over all images and pixels is twice as fast, and four times for the gradient of the
-weight; at 2 x 2 pixels three and ten times. The columns of small maps are few enough to be kept for the
-backward pass. The gradient of the images stays with oneDNN, which is as fast there.
+There oneDNN 3.13 (torch 2.15.0) fills its tiles row by row of the map: the fewer pixels in it, the slower.
+A product over all images and pixels does not depend on that; `scripts/bench_training.py` has the figures.
+The columns of small maps are few enough to be kept for the backward pass. The gradient of the images stays
+with oneDNN, which is as fast there.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,13 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
+from rlprune.training.device import has_matrix_tiles
+
 _MAP_SIDE = 4
 """Largest side of a map, in pixels, that is taken as small: at 8 x 8 oneDNN is faster."""
 
 
 @contextmanager
 def products_for_small_maps(model: nn.Module, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """On a CPU in bfloat16, convolutions that meet small maps compute them as products of matrices.
+    """On a CPU with AMX, in bfloat16, convolutions that meet small maps compute them as products of matrices.
 
     Those are the dense ones with an odd kernel above 1, stride 1 and zeros around that keep the map's size.
     Elsewhere, and for other layers, nothing changes.
@@ -31,7 +33,7 @@ def products_for_small_maps(model: nn.Module, device: torch.device, dtype: torch
         device: Where it computes.
         dtype: What it computes in.
     """
-    applies = device.type == "cpu" and dtype == torch.bfloat16
+    applies = device.type == "cpu" and dtype == torch.bfloat16 and has_matrix_tiles()
     suited = [module for module in model.modules() if applies and _is_suited(module)]
     for convolution in suited:
         convolution.forward = _product_if_small(convolution, convolution.forward)  # type: ignore[method-assign]
