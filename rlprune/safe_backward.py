@@ -6,8 +6,9 @@ the process (`brgconv_strided:avx2, backward_data`). Such a convolution reads ev
 same convolution without stride over those pixels is the same function.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,13 +30,27 @@ def safe_backward(model: nn.Module, device: torch.device) -> Iterator[None]:
         for module in model.modules()
         if device.type == "cpu" and isinstance(module, nn.Conv2d) and _is_affected(module)
     ]
-    for convolution in affected:
-        convolution.forward = _over_read_pixels(convolution)  # type: ignore[assignment, method-assign]
+    with computing_otherwise(affected, _over_read_pixels):
+        yield
+
+
+@contextmanager
+def computing_otherwise(
+    layers: Sequence[nn.Module], way: Callable[[Any], Callable[[Tensor], Tensor]]
+) -> Iterator[None]:
+    """Layers compute in another way until the block ends.
+
+    Args:
+        layers: None of them has a ``forward`` of its own yet.
+        way: Makes the new ``forward`` of a layer.
+    """
+    for layer in layers:
+        layer.forward = way(layer)
     try:
         yield
     finally:
-        for convolution in affected:
-            del convolution.forward
+        for layer in layers:
+            del layer.forward
 
 
 def _is_affected(convolution: nn.Conv2d) -> bool:

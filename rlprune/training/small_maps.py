@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
+from rlprune.safe_backward import computing_otherwise
 from rlprune.training.device import has_matrix_tiles
 
 _MAP_SIDE = 4
@@ -35,13 +36,8 @@ def products_for_small_maps(model: nn.Module, device: torch.device, dtype: torch
     """
     applies = device.type == "cpu" and dtype == torch.bfloat16 and has_matrix_tiles()
     suited = [module for module in model.modules() if applies and _is_suited(module)]
-    for convolution in suited:
-        convolution.forward = _product_if_small(convolution, convolution.forward)  # type: ignore[method-assign]
-    try:
+    with computing_otherwise(suited, _product_if_small):
         yield
-    finally:
-        for convolution in suited:
-            del convolution.forward
 
 
 def _is_suited(module: nn.Module) -> TypeGuard[nn.Conv2d]:
@@ -59,7 +55,9 @@ def _is_suited(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     )
 
 
-def _product_if_small(convolution: nn.Conv2d, otherwise: Callable[[Tensor], Tensor]) -> Any:
+def _product_if_small(convolution: nn.Conv2d) -> Callable[[Tensor], Tensor]:
+    otherwise = convolution.forward
+
     def forward(images: Tensor) -> Tensor:
         if images.dim() != 4 or max(images.shape[2:]) > _MAP_SIDE:
             return otherwise(images)
