@@ -44,10 +44,10 @@ def faults_of(config: Config) -> Iterator[str]:
             "pruning.sweeps: a target of MACs is reached in the first sweep; use pruning.sweeps 1 with "
             f"target_macs; got {config.pruning.sweeps}"
         )
-    if config.pruning.budget == "planned" and config.pruning.efficiency != "macs":
+    if config.pruning.budget == "planned" and config.pruning.efficiency == "latency":
         yield (
-            "pruning.budget: a planned budget counts MACs; use pruning.efficiency macs with it, or another "
-            f"budget; got efficiency {config.pruning.efficiency}"
+            "pruning.budget: a planned budget counts filters, macs or params; use one of them as "
+            "pruning.efficiency, or another budget; got efficiency latency"
         )
     yield from _search_faults(config.search)
     yield from _grid_faults(config.search)

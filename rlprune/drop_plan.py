@@ -29,7 +29,7 @@ class DropPlan(CurvePlan[PlannedBound]):
             curves: What the network loses by each group.
             sweep: How often all groups had been gone through when they were measured.
         """
-        super().__init__(pruning, curves)
+        super().__init__(pruning, curves, pruning.efficiency)
         self.sweep = sweep
 
     def _objective(
@@ -41,7 +41,7 @@ class DropPlan(CurvePlan[PlannedBound]):
             counts,
             known,
             drops=[(1 - self._pruning.recovery) * losses for losses, _ in found],
-            savings=[np.log(cost.whole / macs) for _, macs in found],
+            savings=[np.log(cost.whole / left) for _, left in found],
             b=self._pruning.b,
         )
 

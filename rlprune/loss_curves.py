@@ -31,14 +31,15 @@ Judge = TypeVar("Judge", bound=Objective)
 class CurvePlan(ABC, Generic[Judge]):
     """What a trial plans by the curves of its groups: an objective for each of them in turn."""
 
-    def __init__(self, pruning: PruningConfig, curves: Mapping[str, LossCurve]) -> None:
+    def __init__(self, pruning: PruningConfig, curves: Mapping[str, LossCurve], efficiency: str) -> None:
         """Takes what was measured or stored.
 
         Args:
             pruning: The trial's settings.
             curves: What the network loses by each group.
+            efficiency: What is counted; see :class:`rlprune.pruning.width_cost.WidthCost`.
         """
-        self._pruning, self._curves = pruning, curves
+        self._pruning, self._curves, self._efficiency = pruning, curves, efficiency
 
     def objective(
         self,
@@ -57,7 +58,7 @@ class CurvePlan(ABC, Generic[Judge]):
             rest: The groups after it.
             example: One normalised input batch ``(n, c, h, w)``.
         """
-        cost = WidthCost(model, groups, example)
+        cost = WidthCost(model, groups, example, self._efficiency)
         allocation = Allocation(cost, {other: self._curves[other] for other in rest})
         n_filters = next(group.n_filters for group in groups if group.name == name)
         return self._objective(name, allowed_counts(n_filters, self._pruning.round_to), cost, allocation)

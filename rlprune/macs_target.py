@@ -51,7 +51,7 @@ def check_reachable(
     """
     cost = WidthCost(model, groups, example)
     least = {group.name: int(allowed_counts(group.n_filters, round_to)[0]) for group in groups}
-    ratio = cost.macs(least) / cost.whole
+    ratio = cost.left(least) / cost.whole
     missed = [f"{target:g}" for target in targets if target * (1 + SLACK) < ratio]
     if missed:
         raise ConfigError(
@@ -72,7 +72,7 @@ class TargetPlan(CurvePlan[MacsTarget]):
             curves: What the base model loses by each group.
             target: MACs to come down to.
         """
-        super().__init__(pruning, curves)
+        super().__init__(pruning, curves, "macs")
         self._target = target
 
     @classmethod
@@ -101,8 +101,8 @@ class TargetPlan(CurvePlan[MacsTarget]):
     def _useful(self, cost: WidthCost, allocation: Allocation, name: str, counts: np.ndarray) -> np.ndarray:
         """The counts that leave the target within reach; of those that reach it alone only the largest."""
         limit = self._target * (1 + SLACK)
-        within_reach = [allocation.least_macs({name: int(kept)}) <= limit for kept in counts]
-        enough = [cost.macs({name: int(kept)}) <= limit for kept in counts]
+        within_reach = [allocation.least({name: int(kept)}) <= limit for kept in counts]
+        enough = [cost.left({name: int(kept)}) <= limit for kept in counts]
         assert within_reach[0], "the groups before have left the target within reach"
         first = sum(enough) - 1 if any(enough) else 0
         return counts[first : sum(within_reach)]

@@ -58,7 +58,7 @@ def row_at(subject: Subject, share: float) -> Row:
         status="COMPLETE",
         trial="t0000",
         b=1.0,
-        macs=round(subject.cost.macs(counts)),
+        macs=round(subject.cost.left(counts)),
         widths={**widths(subject.base, EXAMPLE), **kept},
     )
     rankings = {group.name: np.linspace(0.2, 0.9, group.n_filters) for group in subject.groups[1:]}
@@ -68,12 +68,18 @@ def row_at(subject: Subject, share: float) -> Row:
 # ---- MACs without cutting
 
 
+@pytest.mark.parametrize("efficiency", ["filters", "macs", "params"])
 @pytest.mark.parametrize("factory", NETWORKS)
-def test_the_macs_of_widths_are_those_of_the_cut_network(factory: str) -> None:
+def test_what_widths_cost_is_what_the_cut_network_costs(factory: str, efficiency: str) -> None:
+    def counted(network: nn.Module) -> int:
+        if efficiency == "filters":
+            return sum(group.n_filters for group in find_groups(network, EXAMPLE))
+        return int(getattr(count_cost(network, EXAMPLE), efficiency))
+
     model = network(factory)
     groups = find_groups(model, EXAMPLE)
-    cost = WidthCost(model, groups, EXAMPLE)
-    assert cost.whole == count_cost(model, EXAMPLE).macs == cost.macs({})
+    cost = WidthCost(model, groups, EXAMPLE, efficiency)
+    assert cost.whole == counted(model) == cost.left({})
     rng = np.random.default_rng(1)
     kept = {}
     for name in [group.name for group in groups][::2]:
@@ -82,7 +88,7 @@ def test_the_macs_of_widths_are_those_of_the_cut_network(factory: str) -> None:
         mask[0] = True
         kept[name] = int(mask.sum())
         cut(model, group, mask)
-    assert cost.macs(kept) == pytest.approx(count_cost(model, EXAMPLE).macs, rel=1e-9)
+    assert cost.left(kept) == pytest.approx(counted(model), rel=1e-9)
 
 
 # ---- orders
@@ -116,8 +122,8 @@ def test_a_filter_that_would_lead_too_far_is_passed_over() -> None:
     groups = find_groups(model, EXAMPLE)
     cost = WidthCost(model, groups, EXAMPLE)
     early, late = groups[1].name, groups[-1].name
-    heavy = cost.whole - cost.macs({early: groups[1].n_filters - 1})
-    light = cost.whole - cost.macs({late: groups[-1].n_filters - 1})
+    heavy = cost.whole - cost.left({early: groups[1].n_filters - 1})
+    light = cost.whole - cost.left({late: groups[-1].n_filters - 1})
     wanted = cost.whole - 5 * light
     assert heavy > 10 * light
     order = [(early, 0), *((late, filter_) for filter_ in range(20))]
@@ -149,9 +155,9 @@ def test_counts_are_multiples_where_the_run_kept_multiples() -> None:
         kept = counts[group.name]
         assert kept in {*range(8, group.n_filters, 8), group.n_filters}
         assert masks[group.name][group.n_filters - kept :].all(), "the filters with low scores go"
-    reached = cost.macs(counts)
+    reached = cost.left(counts)
     assert reached < 0.75 * cost.whole
-    one_more = [cost.macs({**counts, name: kept - 8}) for name, kept in counts.items() if kept > 8]
+    one_more = [cost.left({**counts, name: kept - 8}) for name, kept in counts.items() if kept > 8]
     assert all(abs(other - cost.whole / 2) >= abs(reached - cost.whole / 2) for other in one_more)
 
 
@@ -207,7 +213,7 @@ def test_every_method_keeps_its_contract(
         assert masks[group.name].dtype == bool
         assert masks[group.name].shape == (group.n_filters,)
         assert masks[group.name].any()
-    macs = subject.cost.macs({name: int(mask.sum()) for name, mask in masks.items()})
+    macs = subject.cost.left({name: int(mask.sum()) for name, mask in masks.items()})
     assert row.record.macs is not None
     assert abs(macs - row.record.macs) <= TOLERANCE * row.record.macs
     again = METHODS[name].masks(Subject(subject.bench, subject.base), row)

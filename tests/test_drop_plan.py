@@ -37,9 +37,9 @@ def test_trade_offs_rise_from_no_loss_and_agree_with_the_least_loss(cost: WidthC
     allocation = Allocation(cost, curves)
     losses, macs = allocation.trade_offs({})
     assert losses[0] == 0
-    assert macs[0] == cost.macs({"6": 12}), "what costs nothing is taken"
+    assert macs[0] == cost.left({"6": 12}), "what costs nothing is taken"
     assert losses[-1] == 9 + 6 + 2
-    assert macs[-1] == pytest.approx(cost.macs({"0": 2, "3": 3, "6": 4}))
+    assert macs[-1] == pytest.approx(cost.left({"0": 2, "3": 3, "6": 4}))
     assert all(later > earlier for earlier, later in itertools.pairwise(losses))
     assert all(later <= earlier for earlier, later in itertools.pairwise(macs))
     for loss, left in zip(losses, macs, strict=True):
@@ -48,7 +48,7 @@ def test_trade_offs_rise_from_no_loss_and_agree_with_the_least_loss(cost: WidthC
 
 def test_without_groups_that_follow_only_the_fixed_counts_save(cost: WidthCost) -> None:
     losses, macs = Allocation(cost, {}).trade_offs({"0": 4})
-    assert (losses.tolist(), macs.tolist()) == ([0.0], [cost.macs({"0": 4})])
+    assert (losses.tolist(), macs.tolist()) == ([0.0], [cost.left({"0": 4})])
 
 
 def test_a_mask_is_worth_what_it_saves_and_what_its_rest_of_the_bound_can_buy() -> None:
@@ -111,6 +111,18 @@ def test_curves_are_measured_once_a_sweep_and_kept(tiny_model: nn.Module, digits
     assert state["curves"] != objectives.state_dict()
 
 
-def test_a_planned_budget_counts_macs() -> None:
-    with pytest.raises(ConfigError, match=r"pruning.budget: .*efficiency macs.*got efficiency filters"):
-        settings(pruning__budget="planned", pruning__efficiency="filters")
+def test_a_planned_budget_cannot_count_milliseconds() -> None:
+    with pytest.raises(ConfigError, match=r"pruning.budget: .*filters, macs or params.*got .*latency"):
+        settings(pruning__budget="planned", pruning__efficiency="latency")
+
+
+def test_a_plan_saves_what_the_efficiency_counts(tiny_model: nn.Module) -> None:
+    groups = find_groups(tiny_model, EXAMPLE)
+    curves = {name: curve(name, {1: 1.0}) for name in FILTERS}
+    last = max(FILTERS)
+    for efficiency in ("filters", "macs", "params"):
+        pruning = settings(pruning__budget="planned", pruning__efficiency=efficiency).pruning
+        objective = DropPlan(pruning, curves, 0).objective(tiny_model, groups, last, [], EXAMPLE)
+        cost = WidthCost(tiny_model, groups, EXAMPLE, efficiency)
+        saved = np.log(cost.whole / cost.left({last: 1}))
+        assert objective.rewards(np.zeros(1), np.array([1])) == pytest.approx(saved)

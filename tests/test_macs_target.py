@@ -57,12 +57,12 @@ def cost(tiny_model: nn.Module) -> WidthCost:
 def test_what_costs_nothing_is_given_up_first(cost: WidthCost) -> None:
     curves = {"0": curve("0", {1: 0.0, 4: 0.0}), "3": curve("3", {2: 30.0, 6: 10.0})}
     allocation = Allocation(cost, curves)
-    free = cost.macs({"0": 1})
+    free = cost.left({"0": 1})
     assert allocation.least_loss({}, cost.whole) == 0
     assert allocation.least_loss({}, free) == 0
     assert 0 < allocation.least_loss({}, 0.9 * free) < 10
-    least = cost.macs({"0": 1, "3": 2})
-    assert allocation.least_macs({}) == least
+    least = cost.left({"0": 1, "3": 2})
+    assert allocation.least({}) == least
     assert allocation.least_loss({}, least) == pytest.approx(30)
     assert allocation.least_loss({}, 0.99 * least) == np.inf
 
@@ -80,7 +80,7 @@ def test_the_loss_never_rises_with_the_target_and_is_no_more_than_the_best_choic
     for picked in itertools.product(*(range(4) for _ in curves)):
         counts = {name: int(c.kept[i]) for (name, c), i in zip(curves.items(), picked, strict=True)}
         loss = sum(c.losses[i] for c, i in zip(curves.values(), picked, strict=True))
-        choices.append((cost.macs(counts), loss))
+        choices.append((cost.left(counts), loss))
     targets = np.linspace(min(macs for macs, _ in choices), cost.whole, 40)
     losses = [allocation.least_loss({}, target) for target in targets]
     assert all(later <= earlier + 1e-9 for earlier, later in itertools.pairwise(losses))
@@ -116,10 +116,10 @@ def test_counts_end_where_the_target_is_out_of_reach_and_begin_where_it_is_reach
     assert counts(1.0, "0", ["3", "6"]) == [8], "nothing has to be removed"
     last = counts(0.9, "6", [])
     assert len(last) == 1
-    assert cost.macs({"6": last[0]}) <= 0.9 * cost.whole < cost.macs({"6": last[0] + 1})
+    assert cost.left({"6": last[0]}) <= 0.9 * cost.whole < cost.left({"6": last[0] + 1})
     first = counts(0.3, "0", ["3", "6"])
-    assert cost.macs({"0": first[-1], "3": 1, "6": 1}) <= 0.3 * cost.whole
-    assert first[-1] == 8 or cost.macs({"0": first[-1] + 1, "3": 1, "6": 1}) > 0.3 * cost.whole
+    assert cost.left({"0": first[-1], "3": 1, "6": 1}) <= 0.3 * cost.whole
+    assert first[-1] == 8 or cost.left({"0": first[-1] + 1, "3": 1, "6": 1}) > 0.3 * cost.whole
 
 
 def test_a_target_out_of_reach_is_refused(tiny_model: nn.Module, digits_splits: DataSplits) -> None:
@@ -290,7 +290,7 @@ def test_a_run_ends_at_the_target_by_one_filter(
     last = [report.group for report in reports if report.kept < report.filters][-1]
     now = run._bench.widths(run._model)
     wider = {**now, last: now[last] + step}
-    assert cost.macs({name: wider[name] for name in GROUPS}) > target * cost.whole
+    assert cost.left({name: wider[name] for name in GROUPS}) > target * cost.whole
     assert all(report.kept % step == 0 for report in reports)
     finish(again)
     assert comparable(again.record()) == comparable(record), "going on changes nothing"

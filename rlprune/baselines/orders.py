@@ -72,7 +72,7 @@ def masks_at(
         named[name].append(filter_)
         if not fewer[name] or len(named[name]) < (gone := kept[name] - fewer[name][-1]):
             continue
-        after = cost.macs({**kept, name: fewer[name][-1]})
+        after = cost.left({**kept, name: fewer[name][-1]})
         if abs(after - macs) > abs(now - macs):
             if abs(now - macs) <= tolerance * macs:
                 break

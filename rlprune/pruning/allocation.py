@@ -1,4 +1,4 @@
-"""Where a network gives up MACs at the least loss: how many filters each of several groups keeps."""
+"""Where a network gives up MACs, or what else is counted, at the least loss: how many filters groups keep."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from rlprune.pruning.width_cost import WidthCost
 
 _HALVINGS = 40
 _RATES = (1e-6, 1e6)
-"""Points of accuracy a nat of MACs: no trade-off of networks lies outside."""
+"""Points of accuracy a nat of what is counted: no trade-off of networks lies outside."""
 _LIKELY_RATES, _N_RATES = (0.03, 300.0), 48
 """Points a nat: the range that plans look at, and how finely."""
 SLACK = 1e-9
-"""Share of the MACs that rounding may add: a target is a float, MACs are products of floats."""
+"""Share of a count that rounding may add: a target is a float, a count is a product of floats."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class Allocation:
         """Measures what each group saves by itself.
 
         Args:
-            cost: The MACs of the network as it is now.
+            cost: The count (MACs, parameters or filters) of the network as it is now.
             curves: The groups that may be cut.
         """
         self._cost, self._curves = cost, curves
@@ -50,28 +50,28 @@ class Allocation:
         shape = (len(curves), longest)
         self._losses, self._saved = np.zeros(shape), np.zeros(shape)  # padded with 'whole'
         for row, (name, curve) in enumerate(curves.items()):
-            macs = np.array([cost.macs({name: int(kept)}) for kept in curve.kept])
-            self._losses[row, : len(macs)] = curve.losses
-            self._saved[row, : len(macs)] = np.log(cost.whole / macs)
+            left = np.array([cost.left({name: int(kept)}) for kept in curve.kept])
+            self._losses[row, : len(left)] = curve.losses
+            self._saved[row, : len(left)] = np.log(cost.whole / left)
 
-    def least_macs(self, fixed: Mapping[str, int]) -> float:
-        """The fewest MACs that can be reached where other groups keep ``fixed`` filters."""
-        return self._cost.macs({**fixed, **{name: int(c.kept[0]) for name, c in self._curves.items()}})
+    def least(self, fixed: Mapping[str, int]) -> float:
+        """The least count that can be reached where other groups keep ``fixed`` filters."""
+        return self._cost.left({**fixed, **{name: int(c.kept[0]) for name, c in self._curves.items()}})
 
     def least_loss(self, fixed: Mapping[str, int], target: float) -> float:
-        """The least loss at which the groups bring the network down to ``target`` MACs; inf if they cannot.
+        """The least loss at which the groups bring the network down to a target; inf if they cannot.
 
         All groups give up accuracy at the same rate: one that lost less for the same saving would be cut
         first. The rate is found by bisection, and what lies between two choices of counts interpolated.
 
         Args:
             fixed: Filters that other groups keep.
-            target: MACs.
+            target: MACs, or what else is counted.
         """
         limit = target * (1 + SLACK)
-        if self._cost.macs(fixed) <= limit:
+        if self._cost.left(fixed) <= limit:
             return 0.0
-        if self.least_macs(fixed) > limit:
+        if self.least(fixed) > limit:
             return float("inf")
         low, high = np.log(_RATES)
         above, below = self._at(low, fixed), self._at(high, fixed)
@@ -94,21 +94,21 @@ class Allocation:
             fixed: Filters that other groups keep.
 
         Returns:
-            Losses ``(r,)``, rising from 0, and MACs ``(r,)``, falling.
+            Losses ``(r,)``, rising from 0, and what is left ``(r,)``, falling.
         """
-        found = {0.0: self._cost.macs(fixed)}
+        found = {0.0: self._cost.left(fixed)}
         for rate in np.geomspace(*_LIKELY_RATES, _N_RATES):
-            loss, macs = self._at(float(np.log(rate)), fixed)
-            found[loss] = min(macs, found.get(loss, macs))
+            loss, left = self._at(float(np.log(rate)), fixed)
+            found[loss] = min(left, found.get(loss, left))
         losses = np.array(sorted(found))
         return losses, np.minimum.accumulate([found[loss] for loss in losses])
 
     def _at(self, log_rate: float, fixed: Mapping[str, int]) -> tuple[float, float]:
-        """Loss and MACs where every group gives up accuracy at a rate."""
+        """Loss and what is left where every group gives up accuracy at a rate."""
         chosen = np.argmin(self._losses - np.exp(log_rate) * self._saved, axis=1)
         counts = {
             name: int(curve.kept[min(index, len(curve.kept) - 1)])
             for (name, curve), index in zip(self._curves.items(), chosen, strict=True)
         }
         loss = self._losses[np.arange(len(chosen)), chosen].sum()
-        return float(loss), self._cost.macs({**fixed, **counts})
+        return float(loss), self._cost.left({**fixed, **counts})

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -19,6 +20,17 @@ class Cost:
 
     macs: int
     params: int
+
+
+class _Weighted(nn.Module):
+    weight: torch.Tensor
+
+
+def has_channels(module: nn.Module) -> TypeGuard[_Weighted]:
+    """Whether a layer of a group has a weight that is cut: not batch norm without one, a single slope."""
+    if isinstance(module, nn.PReLU) and module.num_parameters == 1:
+        return False
+    return getattr(module, "weight", None) is not None
 
 
 def layer_macs(model: nn.Module, example: torch.Tensor) -> dict[str, int]:
@@ -102,18 +114,17 @@ class GroupCost:
         shares: dict[str, list[float]] = {}
         for member in group.members:
             module = model.get_submodule(member.layer)
+            if not has_channels(module):
+                continue
             weight, bias = module.weight, getattr(module, "bias", None)
-            if weight is None or (isinstance(module, nn.PReLU) and module.num_parameters == 1):
-                continue  # nothing of it is cut: batch norm without weights, one slope for all channels
-            assert isinstance(weight, torch.Tensor)
             share = member.positions.size / weight.shape[1 if member.role == "consumer" else 0]
             if member.role != "consumer" and bias is not None:
                 self._move(self._params, bias.numel(), [share])
             shares.setdefault(member.layer, []).append(share)
         for layer, parts in shares.items():
-            weight = model.get_submodule(layer).weight
-            assert isinstance(weight, torch.Tensor)
-            self._move(self._params, weight.numel(), parts)
+            entire = model.get_submodule(layer).weight
+            assert isinstance(entire, torch.Tensor)
+            self._move(self._params, entire.numel(), parts)
             self._move(self._macs, per_layer.get(layer, 0), parts)
 
     @staticmethod

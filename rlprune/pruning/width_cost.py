@@ -1,54 +1,66 @@
-"""MACs of a network by how many filters each of its groups keeps, without cutting it."""
+"""What a network costs by how many filters each of its groups keeps, without cutting it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from rlprune.pruning.cost import layer_macs
+from rlprune.pruning.cost import has_channels, layer_macs
 from rlprune.pruning.groups import FilterGroup
 
 
 class WidthCost:
-    """The MACs for any widths: a layer's are proportional to its output width and to its input width.
+    """A count for any widths: what a tensor holds is proportional to its output width and to its input width.
 
     A dimension of a layer may hold the filters of several groups (concatenated features), a share each.
     """
 
-    def __init__(self, model: nn.Module, groups: Iterable[FilterGroup], example: Tensor) -> None:
+    def __init__(
+        self, model: nn.Module, groups: Sequence[FilterGroup], example: Tensor, efficiency: str = "macs"
+    ) -> None:
         """Counts the whole network once.
 
         Args:
             model: The network.
             groups: Its groups.
             example: One normalised input batch ``(n, c, h, w)``.
+            efficiency: ``macs``, ``params``, or ``filters`` (of the groups).
         """
-        self.layer_macs = layer_macs(model, example)
-        self._filters: dict[str, int] = {}
+        self._filters = {group.name: group.n_filters for group in groups}
         self._shares: dict[tuple[str, int], dict[str, float]] = {}
+        if efficiency == "filters":
+            self._amounts = dict(self._filters)
+            self._shares = {(name, 0): {name: 1.0} for name in self._filters}
+            return
+        if efficiency == "macs":
+            self._amounts = {f"{name}.weight": macs for name, macs in layer_macs(model, example).items()}
+        else:
+            self._amounts = {name: parameter.numel() for name, parameter in model.named_parameters()}
         for group in groups:
-            self._filters[group.name] = group.n_filters
             for member in group.members:
-                if member.layer not in self.layer_macs:
-                    continue
-                dimension = 1 if member.role == "consumer" else 0
-                weight = model.get_submodule(member.layer).weight
-                assert isinstance(weight, Tensor)
-                shares = self._shares.setdefault((member.layer, dimension), {})
-                shares[group.name] = member.positions.size / weight.shape[dimension]
+                if has_channels(module := model.get_submodule(member.layer)):
+                    dimension = 1 if member.role == "consumer" else 0
+                    share = member.positions.size / module.weight.shape[dimension]
+                    self._cut(f"{member.layer}.weight", dimension, group.name, share)
+                    if member.role != "consumer":
+                        self._cut(f"{member.layer}.bias", 0, group.name, share)
+
+    def _cut(self, tensor: str, dimension: int, group: str, share: float) -> None:
+        if tensor in self._amounts:
+            self._shares.setdefault((tensor, dimension), {})[group] = share
 
     @property
     def whole(self) -> int:
-        """The MACs of the uncut network."""
-        return sum(self.layer_macs.values())
+        """The count of the uncut network."""
+        return sum(self._amounts.values())
 
-    def macs(self, kept: Mapping[str, int]) -> float:
-        """The MACs where the named groups keep so many filters; groups that are not named stay whole."""
+    def left(self, kept: Mapping[str, int]) -> float:
+        """The count where the named groups keep so many filters; groups that are not named stay whole."""
         factors = {
             name: 1 - count / self._filters[name]
             for name, count in kept.items()
             if count < self._filters[name]
         }
-        macs = dict[str, float](self.layer_macs)
-        for (layer, _), shares in self._shares.items():
-            macs[layer] *= 1 - sum(share * factors.get(group, 0.0) for group, share in shares.items())
-        return sum(macs.values())
+        left = dict[str, float](self._amounts)
+        for (tensor, _), shares in self._shares.items():
+            left[tensor] *= 1 - sum(share * factors.get(group, 0.0) for group, share in shares.items())
+        return sum(left.values())

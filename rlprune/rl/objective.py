@@ -83,9 +83,10 @@ class MacsTarget:
 class PlannedBound:
     """As small a network as the drop bound allows once all groups are done, not this one alone.
 
-    The reward of a mask is what the whole network is expected to have saved in the end, ``log(MACs now / MACs
-    in the end)``, where the groups after this one spend what the mask leaves of ``b``. So a mask costs what
-    the others could have bought with its drop, and every group gives up accuracy at the same rate.
+    The reward of a mask is what the whole network is expected to have saved in the end, ``log(count now /
+    count in the end)`` of MACs, parameters or filters, where the groups after this one spend what the mask
+    leaves of ``b``. So a mask costs what the others could have bought with its drop, and every group gives up
+    accuracy at the same rate.
 
     Attributes:
         counts: How many filters a mask may keep, sorted.
