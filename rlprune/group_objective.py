@@ -13,9 +13,10 @@ from rlprune.drop_plan import DropPlan
 from rlprune.errors import ConfigError
 from rlprune.loss_curves import measured_curves
 from rlprune.macs_target import TargetPlan, check_reachable
-from rlprune.pruning.cost import GroupCost, group_macs
+from rlprune.pruning.cost import group_macs
 from rlprune.pruning.groups import FilterGroup
 from rlprune.pruning.latency_table import LatencyTable
+from rlprune.pruning.width_cost import GroupCost
 from rlprune.rl.counts import allowed_counts
 from rlprune.rl.objective import DropBound, MacsTarget, Objective
 from rlprune.workbench import Workbench

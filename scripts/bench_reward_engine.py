@@ -35,11 +35,12 @@ from reward_tables import engine_report
 from scipy.stats import kendalltau
 from torch import nn
 
-from rlprune.pruning.cost import GroupCost, layer_macs
+from rlprune.pruning.cost import layer_macs
 from rlprune.pruning.groups import FilterGroup
 from rlprune.pruning.reward_engine import RewardEngine
 from rlprune.pruning.screening import round_ends, screened_losses
 from rlprune.pruning.surgery import cut
+from rlprune.pruning.width_cost import GroupCost
 from rlprune.rl.reward import pruning_reward
 
 B = 2.0

@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from rlprune.config import PruningConfig
-from rlprune.pruning.cost import GroupCost, count_cost
+from rlprune.pruning.cost import count_cost
 from rlprune.pruning.groups import FilterGroup, find_groups
 from rlprune.pruning.importance import filter_statistics, filter_weights
 from rlprune.pruning.reward_engine import RewardEngine
 from rlprune.pruning.surgery import cut
+from rlprune.pruning.width_cost import GroupCost
 from rlprune.rl.counts import allowed_counts
 from rlprune.rl.group_task import GroupTask, expected_drop
 from rlprune.rl.objective import DropBound, efficiency_counts

@@ -14,8 +14,8 @@ from rlprune.config_loading import config_to_dict, load_config
 from rlprune.errors import CheckpointError
 from rlprune.identity import identity
 from rlprune.inspection import inspect_group, turned_round
-from rlprune.pruning.cost import GroupCost
 from rlprune.pruning.surgery import cut
+from rlprune.pruning.width_cost import GroupCost
 from rlprune.results.filter_pictures import layer_png, weights_png
 from rlprune.results.folder import RunFolder
 from rlprune.results.layer_filters import LayerFilters, filters_csv, filters_table, summary_line

@@ -17,11 +17,11 @@ from rlprune.config_loading import load_config
 from rlprune.data import DataSplits
 from rlprune.errors import CheckpointError, ConfigError, ResultsError
 from rlprune.models import build_model
-from rlprune.pruning.cost import GroupCost
 from rlprune.pruning.groups import find_groups
 from rlprune.pruning.latency_table import TIMED, LatencyTable, LayerTimes, layer_widths, rising
 from rlprune.pruning.layer_times import measure_table
 from rlprune.pruning.surgery import cut, groups_after_cut
+from rlprune.pruning.width_cost import GroupCost
 from rlprune.pruning_run import PruningRun
 from rlprune.results.folder import RunFolder
 from rlprune.results.latency_note import latency_notes

@@ -16,11 +16,12 @@ from rlprune.candidates import cut_copy
 from rlprune.errors import ModelError, PruningError
 from rlprune.models import resnet20, resnet56, vgg16_bn
 from rlprune.pruning import prefix_cache
-from rlprune.pruning.cost import GroupCost, count_cost
+from rlprune.pruning.cost import count_cost
 from rlprune.pruning.groups import FilterGroup, Member, find_groups
 from rlprune.pruning.repair import Gram, Moments, Repairer, apply_repair, collect_moments, repair_for_mask
 from rlprune.pruning.reward_engine import STATISTICS_IMAGES, RewardEngine
 from rlprune.pruning.surgery import cut, groups_after_cut, resize_to_state
+from rlprune.pruning.width_cost import GroupCost
 
 NETWORKS = {
     "vgg16_bn": lambda: vgg16_bn(width=0.125, num_classes=10, in_channels=3),

@@ -1,11 +1,14 @@
-"""What a network costs by how many filters each of its groups keeps, without cutting it."""
+"""What a network would cost by how many filters its groups keep, without cutting it."""
 
 from collections.abc import Mapping, Sequence
+from typing import TypeGuard
 
+import numpy as np
 from torch import Tensor, nn
 
-from rlprune.pruning.cost import has_channels, layer_macs
+from rlprune.pruning.cost import layer_macs
 from rlprune.pruning.groups import FilterGroup
+from rlprune.pruning.latency_table import LatencyTable
 
 
 class WidthCost:
@@ -37,7 +40,7 @@ class WidthCost:
             self._amounts = {name: parameter.numel() for name, parameter in model.named_parameters()}
         for group in groups:
             for member in group.members:
-                if has_channels(module := model.get_submodule(member.layer)):
+                if _has_channels(module := model.get_submodule(member.layer)):
                     dimension = 1 if member.role == "consumer" else 0
                     share = member.positions.size / module.weight.shape[dimension]
                     self._cut(f"{member.layer}.weight", dimension, group.name, share)
@@ -64,3 +67,50 @@ class WidthCost:
         for (tensor, _), shares in self._shares.items():
             left[tensor] *= 1 - sum(share * factors.get(group, 0.0) for group, share in shares.items())
         return sum(left.values())
+
+
+class GroupCost:
+    """The cost of the whole network when one group keeps k of its f filters; the table has its time."""
+
+    def __init__(
+        self, model: nn.Module, group: FilterGroup, example: Tensor, table: LatencyTable | None = None
+    ) -> None:
+        """Counts the network once.
+
+        Args:
+            model: The network, uncut in this group.
+            group: The group.
+            example: One normalised input batch ``(n, c, h, w)``.
+            table: The times of the network's layers; None where :meth:`latency` is not asked for.
+        """
+        self.n_filters, self._name = group.n_filters, group.name
+        self._macs, self._params = (WidthCost(model, [group], example, what) for what in ("macs", "params"))
+        self._latency = None if table is None else table.by_count(model, group)
+
+    def macs(self, kept: np.ndarray) -> np.ndarray:
+        """MACs of the network for each number of kept filters in ``kept`` ``(m,)``."""
+        return self._left(self._macs, kept)
+
+    def params(self, kept: np.ndarray) -> np.ndarray:
+        """Parameters of the network for each number of kept filters in ``kept`` ``(m,)``."""
+        return self._left(self._params, kept)
+
+    def latency(self, kept: np.ndarray) -> np.ndarray:
+        """Milliseconds of the network, by the table, for each number of kept filters in ``kept`` ``(m,)``."""
+        assert self._latency is not None, "who asks for latencies hands over a table"
+        return self._latency[np.asarray(kept)]
+
+    def _left(self, cost: WidthCost, kept: np.ndarray) -> np.ndarray:
+        left = [cost.left({self._name: int(count)}) for count in np.ravel(kept)]
+        return np.reshape(left, np.shape(kept))
+
+
+class _Weighted(nn.Module):
+    weight: Tensor
+
+
+def _has_channels(module: nn.Module) -> TypeGuard[_Weighted]:
+    """Whether a layer of a group has a weight that is cut: not batch norm without one, a single slope."""
+    if isinstance(module, nn.PReLU) and module.num_parameters == 1:
+        return False
+    return getattr(module, "weight", None) is not None

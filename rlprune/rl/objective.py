@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rlprune.pruning.cost import GroupCost
+from rlprune.pruning.width_cost import GroupCost
 from rlprune.rl.reward import pruning_reward
 
 _BEYOND = 4.0
