@@ -99,7 +99,7 @@ def fit(
         dtype: bfloat16 computes under autocast, with float32 weights; float32 does not.
         seed: Of the order of the images, the augmentation and dropout.
         on_step: Called with (steps done, steps in all) after each step; must not read the network.
-        on_epoch: Called after each whole epoch; may measure the network, must not copy it (its weights it may).
+        on_epoch: Called after each whole epoch; may measure the network, and copy its weights but not itself.
         state: The state of an earlier :class:`EpochReport`; continues as if there had been no break.
         distillation: A teacher on the same device; None trains on the labels alone.
 
