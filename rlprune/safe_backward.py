@@ -55,7 +55,8 @@ def computing_otherwise(
 
 def _is_affected(convolution: nn.Conv2d) -> bool:
     return (
-        convolution.kernel_size == (1, 1)
+        type(convolution).forward is nn.Conv2d.forward
+        and convolution.kernel_size == (1, 1)
         and max(convolution.stride) > 1
         and convolution.padding in ((0, 0), "valid")
         and convolution.groups == 1

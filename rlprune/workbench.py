@@ -19,7 +19,7 @@ from rlprune.pruning.prefix_cache import BLOCK_IMAGES
 from rlprune.pruning.repair import Moments, collect_moments
 from rlprune.pruning.reward_engine import RewardEngine
 from rlprune.pruning.surgery import widths
-from rlprune.pruning.verification import refused_groups
+from rlprune.pruning.verification import check_precision, refused_groups
 from rlprune.seeding import child_seed, generator
 from rlprune.training.device import resolve_device, resolve_precision
 from rlprune.training.distillation import Distillation
@@ -86,12 +86,13 @@ class Workbench:
             The groups from the input upward, and reasons by the name of the group's first layer.
 
         Raises:
-            ModelError: There is no such group, or the network cannot be traced.
+            ModelError: There is no such group, or the network cannot be traced, or not run in the precision.
         """
         model = model.to(self.device).eval()
         whole = self._config.pruning.keep_whole
         groups, refused = read_groups(model, self.example, whole)
         refused |= refused_groups(model, groups, self.example)
+        check_precision(model, self.example, self._dtype)
         groups = [group for group in groups if group.name not in refused]
         if not groups:
             raise ModelError(no_group(refused, whole))

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from rlprune.errors import ModelError
+from rlprune.models.load import trainable
 from rlprune.models.resnet import resnet20, resnet56
 from rlprune.models.vgg import vgg16_bn
 
@@ -78,7 +79,7 @@ def build_model(factory: str, arguments: Mapping[str, Any], num_classes: int, in
         raise ModelError(
             f"model.factory {factory!r} must return a torch.nn.Module; it returned {type(model).__name__}"
         )
-    return model
+    return trainable(model)
 
 
 def _nearest(name: str, known: Mapping[str, Any] | list[str]) -> str:

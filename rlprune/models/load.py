@@ -39,8 +39,10 @@ def load_state(model: nn.Module, path: str | Path) -> None:
 def own_copy(model: nn.Module) -> nn.Module:
     """A copy of a trained network on the CPU, float32, in evaluation mode; the network stays as it is.
 
+    Parameters that take no gradients stay so, unless none takes any (a network that was loaded to be used).
+
     Raises:
-        ModelError: It is no network by itself, or a weight is NaN or infinite.
+        ModelError: It is no network by itself, holds more than tensors, or a weight is NaN or infinite.
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"expected a torch.nn.Module; got {type(model).__name__}")
@@ -50,11 +52,25 @@ def own_copy(model: nn.Module) -> nn.Module:
         raise ModelError(
             f"{type(model).__name__} only wraps the network; hand over the network itself, model.{inner}"
         )
-    _check_finite(model.state_dict(), type(model).__name__)
+    state = model.state_dict()
+    if more := [name for name, value in state.items() if not isinstance(value, Tensor)]:
+        raise ModelError(
+            f"the state dict of {type(model).__name__} holds {', '.join(more)} beside its tensors, and a "
+            "network file could not keep that: leave get_extra_state out"
+        )
+    _check_finite(state, type(model).__name__)
     try:
-        return copy.deepcopy(model).cpu().float().eval()
+        own = copy.deepcopy(model).cpu().float().eval()
     except (RuntimeError, TypeError) as error:
         raise ModelError(f"{type(model).__name__} cannot be copied (copy.deepcopy): {error}") from error
+    return trainable(own)
+
+
+def trainable(model: nn.Module) -> nn.Module:
+    """The network; its parameters take gradients from now on if none did (it was loaded to be used)."""
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        model.requires_grad_(True)
+    return model
 
 
 def _check_finite(state: Mapping[str, Tensor], holder: str) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch_pruning as tp
 from torch import nn
+from torch.nn.utils import parametrize
 
 from rlprune.errors import ModelError
 from rlprune.pruning.modes import evaluating
@@ -156,7 +157,7 @@ def read_groups(
             f"pruning.keep_whole: {', '.join(sorted(without))} holds no filters of its own; "
             "name the convolutions"
         )
-    groups.sort(key=lambda group: order[group.name])
+    groups.sort(key=lambda group: order.get(group.name, len(order)))
     return groups, dict(sorted(refused.items(), key=lambda entry: order.get(entry[0], len(order))))
 
 
@@ -227,6 +228,11 @@ def _read_members(found: tp.Group, names: dict[nn.Module, str]) -> tuple[list[Me
             seen[root] += 1
         if positions.size == 0 or positions.min() < 0:
             return members, f"{names[module]} holds some of its filters more often than others"
+        if role == "producer" and set(positions.flat) != set(range(len(module.weight))):
+            return (
+                members,
+                f"{names[module]} shares its filters with what has another number of them",
+            )
         members.append(Member(names[module], role, positions))
     return members, ""
 
@@ -234,6 +240,8 @@ def _read_members(found: tp.Group, names: dict[nn.Module, str]) -> tuple[list[Me
 def _role(module: nn.Module, handler: object) -> tuple[Role, str]:
     """What a layer does with the group's channels, and why that cannot be cut ('' when it can)."""
     cuts_output = handler in (tp.prune_conv_out_channels, tp.prune_linear_out_channels)
+    if parametrize.is_parametrized(module):
+        return "per_channel", "has a parametrization: take it away by torch.nn.utils.parametrize"
     if isinstance(module, nn.Conv2d) and module.groups > 1:
         depthwise = module.groups == module.in_channels == module.out_channels
         return (

@@ -28,9 +28,9 @@ class FilterStatistics:
         bn_shift: Their shift (0 without batch norm).
         activation_mean: Mean of what the consumers read of the filter.
         activation_spread: Standard deviation of it.
-        taylor: Mean over images of ``|sum over pixels of activation x gradient of the loss|``, summed over
-            the consumers (Molchanov et al. 2017, "Pruning Convolutional Neural Networks for Resource
-            Efficient Inference").
+        taylor: Mean over images of ``|sum over pixels (and calls) of activation x gradient of the loss|``,
+            summed over the consumers (Molchanov et al. 2017, "Pruning Convolutional Neural Networks for
+            Resource Efficient Inference").
         correlation: Largest absolute correlation with another filter of the group, over images and pixels.
         twin: Which filter that is, int64; its own number where it varies with no other.
         read: Root of the sum of squares of the weights with which the consumers read it.
@@ -152,13 +152,13 @@ class _ActivationMoments:
 
     def add(self, model: nn.Module, batch: torch.Tensor, truth: torch.Tensor) -> None:
         """Takes in one batch."""
-        read: dict[str, torch.Tensor] = {}
+        read: dict[str, list[torch.Tensor]] = {member.layer: [] for member in self._members}
 
         def keep(layer: str, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
             # A tensor of the layer's own: what others read of the same features is not part of its gradient.
             own = args[0].view_as(args[0])
-            read[layer] = own if own.requires_grad else own.detach().requires_grad_(True)
-            return (read[layer], *args[1:])
+            read[layer].append(own if own.requires_grad else own.detach().requires_grad_(True))
+            return (read[layer][-1], *args[1:])
 
         handles = [
             model.get_submodule(member.layer).register_forward_pre_hook(
@@ -169,14 +169,21 @@ class _ActivationMoments:
         try:
             with torch.enable_grad(), safe_backward(model, truth.device):
                 loss = F.cross_entropy(model(batch), truth, reduction="sum")
-                gradients = torch.autograd.grad(loss, [read[member.layer] for member in self._members])
+                gradients = iter(
+                    torch.autograd.grad(loss, [call for calls in read.values() for call in calls])
+                )
         finally:
             for handle in handles:
                 handle.remove()
-        for member, gradient in zip(self._members, gradients, strict=True):
-            product = self._by_filter(model, member, read[member.layer].detach() * gradient)
-            self.taylor += product.sum(2).abs().sum(0).double().cpu()
-        self._add_moments(self._by_filter(model, self._members[0], read[self._members[0].layer].detach()))
+        for member in self._members:
+            products = [
+                self._by_filter(model, member, call.detach() * next(gradients)).sum(2)
+                for call in read[member.layer]
+            ]
+            self.taylor += torch.stack(products).sum(0).abs().sum(0).double().cpu()
+        first = self._members[0]
+        for call in read[first.layer]:
+            self._add_moments(self._by_filter(model, first, call.detach()))
 
     def _by_filter(self, model: nn.Module, member: Member, values: torch.Tensor) -> torch.Tensor:
         """Values of a consumer's input as ``(n, f, pixels)``."""

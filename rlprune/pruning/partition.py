@@ -1,13 +1,15 @@
 """Splits a traced network at a group: what no mask can change, and what comes after."""
 
 import copy
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.fx.experimental.optimization import fuse
 from torch.fx.passes.split_module import split_module
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from rlprune.errors import ModelError
 from rlprune.pruning.groups import FilterGroup
@@ -20,22 +22,73 @@ def trace(model: nn.Module, *, fold_batch_norm: bool) -> fx.GraphModule:
 
     Args:
         model: The network.
-        fold_batch_norm: Whether each batch norm behind a convolution becomes part of the convolution.
+        fold_batch_norm: Whether a batch norm behind a convolution becomes part of it, where nothing else
+            reads the convolution and it runs once.
 
     Raises:
-        ModelError: The forward pass depends on the values of its inputs.
+        ModelError: The forward pass depends on the values of its inputs, or writes into a tensor that is
+            read once more.
     """
     try:
         graph = fx.symbolic_trace(copy.deepcopy(model).eval())
-        folded = fuse(graph) if fold_batch_norm else graph
-        assert isinstance(folded, fx.GraphModule)
-        _call_parameters(folded)
-        return folded
     except Exception as error:
         raise ModelError(
             f"{type(model).__name__} cannot be traced by torch.fx: {error}. Its forward pass must not "
             "branch on the values or shapes of its inputs."
         ) from error
+    _write_nothing_in_place(graph)
+    if fold_batch_norm:
+        _fold_batch_norms(graph)
+    _call_parameters(graph)
+    return graph
+
+
+def _write_nothing_in_place(graph: fx.GraphModule) -> None:
+    """Has ``x.add_(y)`` give a new tensor: ``x`` may be a value that is kept for every mask."""
+    for node in graph.graph.nodes:
+        method = str(node.target)
+        if node.op != "call_method" or not method.endswith("_"):
+            continue
+        if not callable(getattr(torch.Tensor, method[:-1], None)):  # requires_grad_ writes nothing
+            continue
+        source = node.args[0]
+        if source.op == "placeholder" or len(source.users) > 1 or not node.users:
+            raise ModelError(
+                f"the forward pass writes into a tensor that is read once more ({source.name}.{method}); "
+                f"write y = x.{method[:-1]}(...) instead of x.{method}(...)"
+            )
+        node.target = method[:-1]
+    graph.recompile()
+
+
+def _fold_batch_norms(graph: fx.GraphModule) -> None:
+    """Each batch norm behind a convolution that only it reads, and that runs once, becomes part of that.
+
+    ``torch.fx.experimental.optimization.fuse`` also folds into a convolution that is called twice.
+    """
+    calls = Counter(node.target for node in graph.graph.nodes if node.op == "call_module")
+    for node in list(graph.graph.nodes):
+        source = node.args[0] if node.args else None
+        if node.op != "call_module" or not isinstance(source, fx.Node) or source.op != "call_module":
+            continue
+        name = str(source.target)
+        norm, layer = graph.get_submodule(str(node.target)), graph.get_submodule(name)
+        if type(norm) is not nn.BatchNorm2d or type(layer) is not nn.Conv2d or norm.running_mean is None:
+            continue
+        if calls[name] == 1 and len(source.users) == 1:
+            graph.set_submodule(name, fuse_conv_bn_eval(layer, norm))
+            node.replace_all_uses_with(source)
+            graph.graph.erase_node(node)
+    graph.delete_all_unused_submodules()
+    graph.recompile()
+
+
+def to_precision(graph: fx.GraphModule, dtype: torch.dtype) -> None:
+    """Has a graph compute in ``dtype``, channels-last; its batch norms stay in fp32."""
+    graph.to(dtype).to(memory_format=torch.channels_last)
+    for module in graph.modules():
+        if isinstance(module, _BatchNorm):
+            module.float()
 
 
 class _Stored(nn.Module):
@@ -88,8 +141,12 @@ class Partition:
                 after.add(node)
         own = [node for node in graph.graph.nodes if node.op == "call_module" and not node.all_input_nodes]
         after.update(node for node in own if node.users.keys() & after)
-        if not after:
-            raise ModelError(f"no layer that reads the group of {group.name} is called as a module")
+        called = {node.target for node in after if node.op == "call_module" and not node.kwargs}
+        if missing := consumers - called:
+            raise ModelError(
+                f"{', '.join(sorted(missing))}, which reads the group of {group.name}, must be an nn.Conv2d "
+                "or nn.Linear itself, not of a class derived from it, and be called as layer(x)"
+            )
 
         def side(node: fx.Node) -> int:
             return SUFFIX if node in after else PREFIX

@@ -249,7 +249,7 @@ def apply_repair(layer: Consumer, repair: Repair) -> None:
     with torch.no_grad():
         layer.weight.copy_(repair.weight)
         if layer.bias is None:
-            layer.bias = nn.Parameter(repair.bias.to(layer.weight))
+            layer.bias = nn.Parameter(repair.bias.to(layer.weight), layer.weight.requires_grad)
         else:
             layer.bias.copy_(repair.bias)
 
@@ -288,9 +288,13 @@ def repair_for_mask(
     model: nn.Module, group: FilterGroup, mask: np.ndarray, moments: Mapping[str, Moments]
 ) -> dict[str, Repair]:
     """The repair of every consumer of a group for one mask, to be applied after the cut, by layer name."""
-    repairs = {}
+    makers, repairs = {member.layer: member for member in group.with_role("producer")}, {}
     for member in group.with_role("consumer"):
         layer = model.get_submodule(member.layer)
         assert isinstance(layer, nn.Conv2d | nn.Linear)
-        repairs[member.layer] = Repairer(layer, member, moments[member.layer]).solve(mask)
+        repair = Repairer(layer, member, moments[member.layer]).solve(mask)
+        if member.layer in makers:  # it adds to what it reads, and is cut at both ends
+            rows = makers[member.layer].kept(mask, len(repair.weight))
+            repair = Repair(repair.weight[rows], repair.bias[rows])
+        repairs[member.layer] = repair
     return repairs

@@ -11,16 +11,17 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rlprune.errors import PruningError
+from rlprune.errors import ModelError, PruningError
 from rlprune.pruning.byte_layers import ByteFormat, runs_bytes
 from rlprune.pruning.byte_suffix import ByteSuffix, never_negative
 from rlprune.pruning.groups import FilterGroup
 from rlprune.pruning.masked_consumer import ConsumerWeights, MaskedConsumer, WeightsForMask
 from rlprune.pruning.memory import retried
-from rlprune.pruning.partition import Partition, replace_modules, trace
+from rlprune.pruning.partition import Partition, replace_modules, to_precision, trace
 from rlprune.pruning.prefix_cache import Inputs, PrefixCache, Prepare, normalised_already
 from rlprune.pruning.repair import Gram, Moments, Repairer
 from rlprune.pruning.surgery import check_mask
@@ -87,15 +88,19 @@ class RewardEngine:
         graph = trace(model, fold_batch_norm=fidelity != "bn")
         consumers = group.with_role("consumer")
         exact = {member.layer: copy.deepcopy(graph.get_submodule(member.layer)) for member in consumers}
-        graph.to(dtype).to(memory_format=torch.channels_last)
-        for module in graph.modules():
-            if isinstance(module, _BatchNorm):
-                module.float().momentum = 1.0
+        to_precision(graph, dtype)
         self._layers = {layer: MaskedConsumer(graph.get_submodule(layer)) for layer in exact}
         replace_modules(graph, self._layers)
         part = Partition(graph, group)
         self._suffix = part.suffix
         self._norms = [module for module in part.suffix.modules() if isinstance(module, _BatchNorm)]
+        for norm in self._norms:
+            norm.momentum = 1.0
+        if fidelity == "bn" and any(node.target is F.batch_norm for node in part.suffix.graph.nodes):
+            raise ModelError(
+                f"behind the group of {group.name} a batch norm is computed by a class of the network's own, "
+                "whose statistics cannot be estimated again; choose pruning.fidelity repair or raw"
+            )
         with torch.inference_mode():
             self._images = PrefixCache(part, inputs, labels, dtype, cache_bytes, prepare)
             self._totals_device = labels.device

@@ -130,7 +130,7 @@ def resize_to_state(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None
                         f"{prefix}{key} is {tuple(tensor.shape)} here and {tuple(stored.shape)} in the file"
                     )
                 fresh = tensor.new_zeros(stored.shape)
-                tensors[key] = nn.Parameter(fresh) if kind == "parameter" else fresh
+                tensors[key] = nn.Parameter(fresh, tensor.requires_grad) if kind == "parameter" else fresh
         _set_widths(module)
 
 
@@ -138,7 +138,8 @@ def _add_repaired_biases(model: nn.Module, state: Mapping[str, torch.Tensor]) ->
     """Gives a bias to the layers that got one by repair."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is None and f"{name}.bias" in state:
-            module.bias = nn.Parameter(torch.zeros(module.weight.shape[0]).to(module.weight))
+            zeros = torch.zeros(module.weight.shape[0]).to(module.weight)
+            module.bias = nn.Parameter(zeros, module.weight.requires_grad)
 
 
 def _set_widths(module: nn.Module) -> None:

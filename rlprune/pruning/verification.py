@@ -9,12 +9,12 @@ from torch import nn
 from rlprune.errors import ModelError
 from rlprune.pruning.groups import FilterGroup
 from rlprune.pruning.modes import evaluating
-from rlprune.pruning.partition import Partition, trace
+from rlprune.pruning.partition import Partition, to_precision, trace
 from rlprune.pruning.surgery import cut
 
 TOLERANCE = 1e-3
 """Largest difference of two outputs that arithmetic in another order explains, as a share of the largest."""
-_IMAGES = 2
+_IMAGES = 3
 
 
 def refused_groups(model: nn.Module, groups: list[FilterGroup], example: torch.Tensor) -> dict[str, str]:
@@ -39,7 +39,9 @@ def refused_groups(model: nn.Module, groups: list[FilterGroup], example: torch.T
     with evaluating(model), torch.inference_mode():
         for group in groups:
             try:
-                Partition(graph, group).boundary(inputs)
+                part = Partition(graph, group)
+                for n in (_IMAGES, _IMAGES - 1):  # one of them may be the length of another tensor by chance
+                    part.boundary(inputs[:n])
             except ModelError as error:
                 reasons[group.name] = str(error)
                 continue
@@ -51,16 +53,41 @@ def refused_groups(model: nn.Module, groups: list[FilterGroup], example: torch.T
     return reasons
 
 
+def check_precision(model: nn.Module, example: torch.Tensor, dtype: torch.dtype) -> None:
+    """Refuses a network whose layers cannot all compute in ``dtype``, as the reward engine has them do.
+
+    Args:
+        model: The network.
+        example: One normalised input batch ``(n, c, h, w)`` on the network's device.
+        dtype: ``torch.float32`` or ``torch.bfloat16``.
+
+    Raises:
+        ModelError: A layer cannot, or the network cannot be traced.
+    """
+    if dtype == torch.float32:
+        return
+    graph = trace(model, fold_batch_norm=True)
+    to_precision(graph, dtype)
+    try:
+        with torch.inference_mode():
+            graph(example.to(dtype=dtype, memory_format=torch.channels_last))
+    except RuntimeError as error:
+        raise ModelError(
+            f"{type(model).__name__} cannot compute in {str(dtype).removeprefix('torch.')} ({error}); set "
+            "precision to fp32"
+        ) from error
+
+
 def _cut_equals_masked(model: nn.Module, group: FilterGroup, inputs: torch.Tensor) -> bool:
     """Whether every second filter can be cut with the same outputs as leaving it out of what reads it."""
     mask = np.arange(group.n_filters) % 2 == 0
     masked, smaller = copy.deepcopy(model), copy.deepcopy(model)
-    for member in group.with_role("consumer"):
-        masked.get_parameter(f"{member.layer}.weight")[:, member.dropped(mask)] = 0
-    cut(smaller, group, mask)
-    expected = masked(inputs)
     try:
+        for member in group.with_role("consumer"):
+            masked.get_parameter(f"{member.layer}.weight")[:, member.dropped(mask)] = 0
+        expected = masked(inputs)
+        cut(smaller, group, mask)
         found = smaller(inputs)
-    except RuntimeError:  # shapes that no longer fit
+    except (IndexError, RuntimeError):  # filters that a layer does not have, or shapes that no longer fit
         return False
     return bool((found - expected).abs().max() <= TOLERANCE * expected.abs().max())

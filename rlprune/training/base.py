@@ -1,5 +1,6 @@
 """The base model: loaded, or trained once and kept."""
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -28,6 +29,8 @@ from rlprune.training.fit import EpochReport, FitSchedule, fit
 from rlprune.training.tensor_file import read_tensors, write_tensors
 
 _WARMUP_SHARE = 0.25
+_TRIED_IMAGES = 2
+"""Images that a new network is tried with in training mode, where batch norm may need two."""
 IMBALANCE = 1.5
 """Times its even share that the largest class of val may have before it is taken as chance."""
 
@@ -131,7 +134,8 @@ def starting_network(config: Config, splits: DataSplits, given: nn.Module | None
     except (RuntimeError, ValueError, TypeError) as error:
         raise ModelError(
             f"{config.model.factory!r} cannot read images of shape {info.image_shape}: {error}; choose "
-            "another model.factory, or another size of the images (data.image_size for imagefolder)"
+            "another model.factory, or another size of the images (data.image_size for imagefolder); where "
+            "it flattens by view, write torch.flatten(x, 1): images are channels-last in memory"
         ) from error
     if not isinstance(logits, torch.Tensor) or logits.shape != (1, info.num_classes):
         shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
@@ -139,7 +143,23 @@ def starting_network(config: Config, splits: DataSplits, given: nn.Module | None
             f"{config.model.factory!r} must give logits (n, {info.num_classes}) for these data; "
             f"for one image it gave {shape}"
         )
+    _check_training(config.model.factory, model, Preprocess(info)(images), info.num_classes)
     return model
+
+
+def _check_training(name: str, model: nn.Module, image: torch.Tensor, num_classes: int) -> None:
+    """Refuses a network that cannot compute in training mode, or gives something else there."""
+    learner, images = copy.deepcopy(model).train(), image.expand(_TRIED_IMAGES, -1, -1, -1)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            outputs = learner(images)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ModelError(f"{name!r} cannot compute in training mode: {error}") from error
+    if not isinstance(outputs, torch.Tensor) or outputs.shape != (_TRIED_IMAGES, num_classes):
+        raise ModelError(
+            f"{name!r} gives {type(outputs).__name__}, not logits (n, {num_classes}), in training mode; "
+            "switch its auxiliary heads off (aux_logits: false in model.arguments of torchvision's networks)"
+        )
 
 
 def _built(config: Config, splits: DataSplits) -> nn.Module:

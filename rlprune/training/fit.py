@@ -112,7 +112,11 @@ def fit(
         if state is not None:
             training.load_state_dict(state)
         model.train()
-        with safe_backward(model, device), products_for_small_maps(model, device, dtype):
+        with (
+            torch.enable_grad(),
+            safe_backward(model, device),
+            products_for_small_maps(model, device, dtype),
+        ):
             while training.step < training.steps:
                 training.run_step()
                 if on_step is not None:
