@@ -1,6 +1,7 @@
 """Files of tensors: whole or not at all, and never used damaged."""
 
 import random
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,24 @@ def test_no_flipped_bit_changes_what_is_read(tmp_path: Path) -> None:
         (tmp_path / "file.pt").write_bytes(damaged)
         try:
             assert is_unchanged(read_tensors(tmp_path / "file.pt"))
+        except CheckpointError:
+            refused += 1
+    assert refused > 100
+
+
+def test_no_flipped_bit_of_the_directory_changes_what_is_read(tmp_path: Path) -> None:
+    """It has no check sum of its own: an entry may turn into a folder, or into a packed one."""
+    path = tmp_path / "file.pt"
+    write_tensors(path, CONTENT)
+    whole, refused = path.read_bytes(), 0
+    with zipfile.ZipFile(path) as archive:
+        begin = archive.start_dir
+    for bit in range(8 * begin, 8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            assert is_unchanged(read_tensors(path)), f"bit {bit % 8} of byte {bit // 8}"
         except CheckpointError:
             refused += 1
     assert refused > 100

@@ -4,6 +4,7 @@ import os
 import pickle
 import uuid
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 
 from rlprune.errors import CheckpointError
 
-_SIGNS_OF_DAMAGE = (RuntimeError, EOFError, ValueError, LookupError)
+_SIGNS_OF_DAMAGE = (RuntimeError, EOFError, ValueError, LookupError, zlib.error)
 
 
 def write_tensors(path: str | Path, content: Mapping[str, Any]) -> None:
@@ -54,8 +55,11 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:  # torch.load reads past the check sums
             damaged = archive.testzip()
+            marked = [entry.filename for entry in archive.infolist() if entry.external_attr]
         if damaged is not None:
             raise ValueError(f"{damaged} does not fit its check sum")
+        if marked:  # as a folder, say: torch.load would leave such a tensor's memory as it found it
+            raise ValueError(f"{marked[0]} has attributes, which torch.save gives to none")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (*_SIGNS_OF_DAMAGE, OSError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
