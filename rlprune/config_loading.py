@@ -1,6 +1,8 @@
 """Strict loading of settings: YAML and overrides in; a ``Config``, or every fault at once, out."""
 
 import dataclasses
+import itertools
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +39,9 @@ def load_config(path: str | Path | None, overrides: Mapping[str, Any] | Sequence
     Args:
         path: YAML file that holds only what differs from the defaults; None for the defaults alone.
         overrides: Dotted name -> value, or texts ``a.b=value``. Sequences may be written ``0.5,1,2``. A key
-            inside a mapping is set by going on with dots: ``model.arguments.width=0.5``.
+            inside a mapping is set by going on with dots: ``model.arguments.width=0.5``. A setting that is
+            given here is not sampled, unless its entry of ``search.space`` is given here too; one in the file
+            is not sampled if the file has no space of its own.
 
     Raises:
         ConfigError: With every fault of the file and of the overrides.
@@ -45,6 +49,7 @@ def load_config(path: str | Path | None, overrides: Mapping[str, Any] | Sequence
     loading = _Loading()
     if path is not None:
         loading.take_mapping(_read_yaml(Path(path)), source=f" (in {path})")
+    loading.level += 1
     if isinstance(overrides, Mapping):
         for name, value in overrides.items():
             loading.take(name, value)
@@ -90,6 +95,8 @@ class _Loading:
         self.values: dict[str, Any] = {}
         self.sources: dict[str, str] = {}
         self.faults: list[str] = []
+        self.level = 0  # of what is taken in now: 0 for a file, 1 for what overrides it
+        self.levels: dict[str, int] = {}
 
     def take_mapping(self, mapping: Any, source: str) -> None:
         """Nested values, as in a YAML file; ``source`` ends the sentence of a fault."""
@@ -116,12 +123,15 @@ class _Loading:
             self.take(name, value)
             return
         try:
-            self.take(name, yaml.load(value, Loader=_StrictLoader))
-        except yaml.YAMLError as error:
+            self.take(name, _loaded(value))
+        except _YAML_FAULTS as error:
             self.faults.append(f"{name}: {value!r} cannot be read as a value: {_problem(error)}")
 
     def take(self, name: str, value: Any, source: str = "") -> None:
         """One value under its dotted name, or under the name of a mapping and a key in it."""
+        if self.level == 0 and name in self.levels:
+            self.faults.append(f"{name}: is given twice, once with dots and once without{source}")
+        self.levels[name] = self.level
         parent = next((found for found in self.known.values() if _is_key_of(name, found)), None)
         if parent is not None:
             so_far = self.values.get(parent.name, self._default(parent))
@@ -153,6 +163,16 @@ class _Loading:
             return f"; {section} has {', '.join(leaves)}"
         return f"; expected one of {', '.join(dict.fromkeys(other.split('.')[0] for other in self.known))}"
 
+    def _sampled(self, space: Mapping[str, Any]) -> dict[str, Any]:
+        """A search space without the settings that are given at a higher level than their entries."""
+
+        def entry_level(name: str) -> int:
+            return max(self.levels.get(given, -1) for given in ("search.space", f"search.space.{name}"))
+
+        return {
+            name: entry for name, entry in space.items() if self.levels.get(name, -1) <= entry_level(name)
+        }
+
     def finish(self) -> Config:
         """The settings, or all faults in one :class:`ConfigError`."""
         good: dict[str, Any] = {}
@@ -167,6 +187,7 @@ class _Loading:
         if "search.space" in good:
             good["search.space"], faults = coerce_space(good["search.space"], self.known)
             self.faults += [fault + self.sources["search.space"] for fault in faults]
+        good["search.space"] = self._sampled(good.get("search.space", self.known["search.space"].default))
         if good.get("search.target_macs") and "search.b_grid" not in self.values:
             good["search.b_grid"] = ()
         config = _build(good)
@@ -199,12 +220,21 @@ def _replaced(config: Config, name: str, value: Any) -> Config:
 
 
 def _space_faults(config: Config, known_faults: set[str]) -> Iterator[str]:
-    """Values that Optuna could sample and that cannot be combined with the other settings."""
+    """Values that Optuna could sample and that cannot be combined with other settings, or with each other."""
+    alone = set()
     for name, entry in config.search.space.items():
         for value in _examples(entry):
             faults = [f for f in faults_of(_replaced(config, name, value)) if f not in known_faults]
             if faults:
                 yield f"search.space.{name}: can give {value!r}, but {faults[0]}"
+                alone.add(name)
+                break
+    examples = {name: _examples(entry) for name, entry in config.search.space.items() if name not in alone}
+    for name, other in itertools.combinations(examples, 2):
+        for one, two in itertools.product(examples[name], examples[other]):
+            both = _replaced(_replaced(config, name, one), other, two)
+            if faults := [fault for fault in faults_of(both) if fault not in known_faults]:
+                yield f"search.space: can give {name} {one!r} with {other} {two!r}, but {faults[0]}"
                 break
 
 
@@ -239,20 +269,30 @@ _StrictLoader.add_implicit_resolver(
 )
 
 
+_YAML_FAULTS = (yaml.YAMLError, ValueError, AttributeError, RecursionError)
+"""What PyYAML raises: the last three for dates that are none, numbers without digits and endless nesting."""
+
+
+def _loaded(text: str) -> Any:
+    content = yaml.load(text, Loader=_StrictLoader)
+    json.dumps(content, default=str, skipkeys=True)  # refuses what an anchor makes a part of itself
+    return content
+
+
 def _read_yaml(path: Path) -> Any:
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+        content = _loaded(path.read_text(encoding="utf-8"))
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConfigError(f"{path}: the config file cannot be read: {reason}; check the path") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: expected a YAML file in UTF-8; byte {error.start} is not") from error
-    except yaml.YAMLError as error:
+    except _YAML_FAULTS as error:
         raise ConfigError(f"{path}: is not valid YAML: {_problem(error)}") from error
     return {} if content is None else content
 
 
-def _problem(error: yaml.YAMLError) -> str:
+def _problem(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
