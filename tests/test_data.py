@@ -30,7 +30,7 @@ from rlprune.data import (
     load_splits,
 )
 from rlprune.data.facts import image_hashes
-from rlprune.data.normalisation import channel_statistics, keeps_class_when_mirrored
+from rlprune.data.normalisation import channel_statistics, crop_padding_for, keeps_class_when_mirrored
 from rlprune.data.parquet import read_parquet
 from rlprune.data.splitting import make_splits
 from rlprune.errors import DataError
@@ -295,6 +295,25 @@ def test_image_folder_with_its_own_splits(tmp_path: Path) -> None:
         load_splits(DataConfig(source=f"imagefolder:{tmp_path}"))
 
 
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    for name, seed in (("plain", 0), ("store", 1)):
+        (tmp_path / name).mkdir()
+        image_folder(tmp_path / name, seed)
+    plain = tmp_path / "plain"
+    (plain / "ant" / "more").symlink_to(tmp_path / "store" / "ant")
+    (tmp_path / "store" / "ant" / "back").symlink_to(plain / "ant")
+    splits = load_splits(DataConfig(source=f"imagefolder:{plain}", image_size=16))
+    assert np.bincount(np.concatenate([split.labels for split in parts(splits).values()])).tolist() == [
+        40, 20, 20,
+    ]  # fmt: skip
+
+
+def test_a_class_of_that_name_may_stand_beside_others(tmp_path: Path) -> None:
+    (image_folder(tmp_path, 0) / "ant").rename(tmp_path / "test")
+    splits = load_splits(DataConfig(source=f"imagefolder:{tmp_path}", image_size=16))
+    assert splits.info.class_names == ("bee", "cow", "test")
+
+
 def test_huggingface_class_names_are_read(tmp_path: Path) -> None:
     split = random_split(30, 0)
     features = {"info": {"features": {"label": {"names": list(CLASSES), "_type": "ClassLabel"}}}}
@@ -341,6 +360,43 @@ def ids_as_labels(folder: Path) -> DataConfig:
     return DataConfig(source=f"parquet:{folder}")
 
 
+def ids_as_labels_of_val(folder: Path) -> DataConfig:
+    for name, count, factor in (("train", 60, 1), ("validation", 12, 4_500_000)):
+        split = random_split(count, factor)
+        contents: list[bytes | None] = [encode(image) for image in split.images]
+        write_parquet(folder / f"{name}.parquet", contents, (split.labels * factor).tolist())
+    return DataConfig(source=f"parquet:{folder}")
+
+
+def folder_of(*names: str) -> Callable[[Path], DataConfig]:
+    """Such folders, each with one folder for each class."""
+
+    def make(folder: Path) -> DataConfig:
+        for seed, name in enumerate(names):
+            (folder / name).mkdir()
+            image_folder(folder / name, seed)
+        return DataConfig(source=f"imagefolder:{folder}")
+
+    return make
+
+
+def class_without_images(train: str) -> Callable[[Path], DataConfig]:
+    """Train has two more classes without images; val, where train is a folder of its own, has some."""
+
+    def make(folder: Path) -> DataConfig:
+        (folder / train).mkdir(exist_ok=True)
+        image_folder(folder / train, 0)
+        for name in ("dog", "elk"):
+            (folder / train / name).mkdir()
+            (folder / train / name / "notes.txt").touch()
+        if train:
+            (folder / "val").mkdir()
+            (image_folder(folder / "val", 1) / "cow").rename(folder / "val" / "dog")
+        return DataConfig(source=f"imagefolder:{folder}")
+
+    return make
+
+
 SMALL = encode(np.zeros((3, 8, 8), np.uint8))
 BAD = {
     "unknown source": (lambda folder: DataConfig(source="digit"), r"got 'digit'; did you mean 'digits'"),
@@ -385,7 +441,25 @@ BAD = {
     ),
     "ids for labels": (
         ids_as_labels,
-        r"train.parquet: column label holds 4 distinct values in 4 rows, up to 12: these look like ids",
+        r"train.parquet: 4 distinct labels for 4 images, up to 12, look like ids; .* the schema's metadata",
+    ),
+    "ids for labels of val": (ids_as_labels_of_val, r"3 distinct labels for 60 images, up to 9000000, look"),
+    "splits in capitals": (
+        folder_of("Train", "Test"),
+        r"Test, Train: named like splits, not like classes; expected DIR/train/CLASS/\* .* rename them",
+    ),
+    "splits by other names": (
+        folder_of("training", "validation"),
+        r"training, validation: named like splits",
+    ),
+    "no train": (folder_of("val", "test", "valid"), r"test, val, valid: named like splits"),
+    "a class without images": (
+        class_without_images(""),
+        r"no images \(.bmp, .*\) of class dog, elk; add some",
+    ),
+    "a class only in val": (
+        class_without_images("train"),
+        r"/train: no images \(.*\) of class dog, elk; add",
     ),
     "no such module": (
         lambda folder: DataConfig(source="no_such_package:make"),
@@ -411,6 +485,13 @@ def test_user_factory_must_return_raw_data(tmp_path: Path, monkeypatch: pytest.M
     user_module(tmp_path, monkeypatch)
     with pytest.raises(DataError, match=r"must return rlprune.data.RawData; it returned int"):
         load_splits(DataConfig(source="my_images:wrong"))
+
+
+def test_augmentation_that_the_images_do_not_allow() -> None:
+    assert [crop_padding_for(*sides) for sides in ((32, 32), (64, 4), (8, 128), (40, 33))] == [4, 0, 1, 4]
+    wrong = dataclasses.replace(raw_data(), flip="no", crop_padding=16)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"digits: flip: .* got 'no'; crop_padding: .* 0 to 15 .* got 16"):
+        make_splits(wrong, DataConfig())
 
 
 def test_cifar10_without_copy_or_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import rlprune
-from rlprune.data import DataSplits
+from rlprune.data import DataSplits, augment
 from rlprune.errors import ConfigError, DataError
 
 N, SIZE = 60, 12
@@ -21,6 +21,19 @@ def pixels() -> np.ndarray:
 
 
 LABELS = np.arange(N) % 3
+
+
+class Items:
+    """A map-style dataset of items of any kind, without names of its classes."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.items[index]
 
 
 class Pictures:
@@ -51,6 +64,8 @@ def test_every_form_gives_the_same_splits(pixels: np.ndarray) -> None:
         torch.utils.data.TensorDataset(floats, torch.from_numpy(LABELS)),
         Pictures([Image.fromarray(image) for image in last], LABELS.tolist()),
         Pictures(list(torch.from_numpy(pixels)), tensors),
+        Items([{"image": image, "label": label} for image, label in zip(last, LABELS, strict=True)]),
+        Items([{"labels": label, "img": image} for image, label in zip(pixels, LABELS, strict=True)]),
     ]
     made = [rlprune.splits(form) for form in forms]
     assert all(isinstance(splits, DataSplits) and splits.test is not None for splits in made)
@@ -84,6 +99,19 @@ def test_what_is_said_of_the_images_counts(pixels: np.ndarray) -> None:
     assert said.info.crop_padding == 0
     assert said.fingerprint != found.fingerprint
     assert np.array_equal(said.train.images, found.train.images)
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 4), (3, 128, 8)])
+def test_narrow_images_can_be_augmented_as_they_are_by_default(shape: tuple[int, int, int]) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (N, *shape), dtype=np.uint8)
+    info = rlprune.splits((images, LABELS)).info
+    assert info.crop_padding == min(shape[1:]) // 8
+    assert augment(torch.from_numpy(images), info.crop_padding, True, torch.Generator()).shape == (N, *shape)
+
+
+def test_a_class_that_is_named_may_have_no_images(pixels: np.ndarray) -> None:
+    names = ["cat", "dog", "hen", "yak"]
+    assert rlprune.splits((pixels, LABELS), class_names=names).info.class_names == tuple(names)
 
 
 def test_splits_of_ones_own_stay_what_they_are(pixels: np.ndarray) -> None:
@@ -122,6 +150,48 @@ def test_pixels_that_cannot_be_used(pixels: np.ndarray, change: Any, expected: s
         rlprune.splits((change(pixels), LABELS))
 
 
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("I;16", np.uint16), ("I", np.int32), ("F", np.float32)], ids=["I;16", "I", "F"]
+)
+def test_pictures_of_more_than_8_bits_are_refused(mode: str, kind: type) -> None:
+    deep = np.random.default_rng(0).integers(0, 4096, (N, SIZE, SIZE)).astype(kind)
+    with pytest.raises(DataError, match=rf"train, item 0 has pixels of more than 8 bits \(mode {mode}\)"):
+        rlprune.splits(Pictures([Image.fromarray(image) for image in deep], LABELS))
+
+
+@pytest.mark.parametrize(
+    ("images", "expected"),
+    [
+        (None, r"train: expected \(images, labels\) or a dataset .* got NoneType"),
+        ({"x": 3}, r"train: expected \(images, labels\) or a dataset .* got dict"),
+        (Items([{"x": 3, "label": 1}]), r"train, item 0 has no image; expected .* or a dict with image \(or"),
+        (Items([{"image": 3, "y": 1}]), r"train, item 0 has no label; expected"),
+        (Items([(None, 1)]), "train, item 0 has no image; expected"),
+        (Items([("cat", 1)]), "train, item 0: expected uint8 images.* got <U3"),
+        (Items([(np.zeros((1, 2, 2), np.uint8), label) for label in (1, [1])]), "train, labels: list cannot"),
+        (
+            [(np.zeros((1, 8, 8)), 0), (np.zeros((1, 8, 8)), 1)],
+            "train: tuple cannot be made an array .* give",
+        ),
+        ((torch.zeros(N, 1, 8, 8, dtype=torch.bfloat16), LABELS), "train: Tensor cannot .* uint8 or float32"),
+    ],
+)
+def test_what_is_not_images_is_refused_in_words(images: Any, expected: str) -> None:
+    with pytest.raises(DataError, match=expected):
+        rlprune.splits(images)
+
+
+def test_ids_are_no_classes_unless_they_are_named(pixels: np.ndarray) -> None:
+    with pytest.raises(
+        DataError, match="train: 3 distinct labels for 60 images, up to 2000000, look like ids"
+    ):
+        rlprune.splits((pixels, LABELS * 1_000_000))
+    with pytest.raises(DataError, match=r"60 distinct labels .* name the classes with class_names="):
+        rlprune.splits((pixels, np.arange(N)))
+    names = [f"class {number}" for number in range(101)]
+    assert rlprune.splits((pixels, LABELS * 50), class_names=names).info.num_classes == 101
+
+
 def test_datasets_that_cannot_be_used(pixels: np.ndarray) -> None:
     uneven = [pixels[0], pixels[1, :, :8]]
     with pytest.raises(DataError, match=r"train, item 1: its shape is \(3, 8, 12\), that of item 0"):
@@ -144,5 +214,28 @@ def test_what_is_said_wrongly(pixels: np.ndarray) -> None:
         rlprune.splits(images, mean=[0.5, 0.5])
     with pytest.raises(ConfigError, match="std: expected numbers above 0"):
         rlprune.splits(images, std=0)
+    with pytest.raises(ConfigError, match=r"mean: expected one number .* got 'x'"):
+        rlprune.splits(images, mean="x")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"class_names or train.classes: expected one name .* got 4"):
+        rlprune.splits(Pictures(list(pixels), LABELS, 4))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"class_names or train.classes: .* got 'cat'"):
+        rlprune.splits(images, class_names="cat")
+    with pytest.raises(DataError, match=r"data.stream always: only .* can be streamed; got 'memory'"):
+        rlprune.splits(images, stream="always")
     with pytest.raises(ConfigError, match="come with the source 'digits'"):
         rlprune.splits("digits", test=images)
+
+
+@pytest.mark.parametrize("padding", [100, SIZE, -1, 1.5, True, "2"])
+def test_shifts_that_the_images_do_not_allow(pixels: np.ndarray, padding: Any) -> None:
+    expected = f"crop_padding: expected a whole number from 0 to {SIZE - 1} .* got {padding!r}"
+    with pytest.raises(ConfigError, match=expected):
+        rlprune.splits((pixels, LABELS), crop_padding=padding)
+    largest = rlprune.splits((pixels, LABELS), crop_padding=SIZE - 1).info.crop_padding
+    assert augment(torch.from_numpy(pixels), largest, False, torch.Generator()).shape == pixels.shape
+
+
+def test_all_that_is_said_wrongly_of_the_images_is_told_at_once(pixels: np.ndarray) -> None:
+    with pytest.raises(ConfigError) as refused:
+        rlprune.splits((pixels, LABELS), flip="no", crop_padding=SIZE, std=0)  # type: ignore[arg-type]
+    assert [fault.split(":")[0] for fault in refused.value.faults] == ["flip", "crop_padding", "std"]

@@ -109,7 +109,7 @@ def decode(
         raise DataError(f"{what} is empty; put an encoded image (PNG or JPEG) there or leave the row out")
     try:
         with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
-            _check_depth(image.mode, what)
+            check_depth(image.mode, what)
             rgb = image.convert("RGB")
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
@@ -134,12 +134,17 @@ def _central_square(width: int, height: int, size: int) -> tuple[float, float, f
     return left, upper, right, lower
 
 
-def _check_depth(mode: str, what: str) -> None:
-    """Refuses pixels that Pillow would clip to 8 bits without a word."""
+def check_depth(mode: str, what: str) -> None:
+    """Refuses pixels that Pillow would clip to 8 bits without a word.
+
+    Args:
+        mode: Pillow's name of the kind of pixels.
+        what: Words that lead the user to this image, for errors.
+    """
     if mode.startswith(("I", "F")):
         raise DataError(
             f"{what} has pixels of more than 8 bits (mode {mode}); "
-            "scale them to 0 to 255 and write it again as 8-bit grey or RGB"
+            "scale them to 0 to 255 and make it 8-bit grey or RGB"
         )
 
 

@@ -1,14 +1,20 @@
 """Images that a Python program hands over: arrays, tensors or map-style datasets, to the splits of a run."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from rlprune.config_loading import load_config
-from rlprune.data.normalisation import crop_padding_for, keeps_class_when_mirrored
-from rlprune.data.sources import IN_MEMORY, load_splits
+from rlprune.data.decoding import check_depth
+from rlprune.data.normalisation import (
+    augmentation_faults,
+    crop_padding_for,
+    keeps_class_when_mirrored,
+    numbered_classes,
+)
+from rlprune.data.sources import IN_MEMORY, check_streaming, load_splits
 from rlprune.data.splits import DataSplits, ImageSplit, RawData, fingerprint
 from rlprune.data.splitting import make_splits
 from rlprune.errors import ConfigError, DataError
@@ -16,6 +22,7 @@ from rlprune.errors import ConfigError, DataError
 Images: TypeAlias = Any
 """``(images, labels)``, two arrays or tensors; or a map-style dataset of ``(image, label)``."""
 
+_ITEM = "expected (image, label) or a dict with image (or img) and label (or labels)"
 _CHANNELS = (1, 3)
 _ROUNDING = 1e-3
 """How far from a whole number 255 x may be for x to be taken as a uint8 that was divided by 255."""
@@ -42,9 +49,10 @@ def splits(
     Args:
         train: Images to train on, in one of these forms: ``(images, labels)``, arrays or tensors, ``images``
             of shape ``(n, c, h, w)``, ``(n, h, w, c)`` or ``(n, h, w)`` and ``labels`` ``(n,)``; a dataset
-            with a length whose items are ``(image, label)``, for example torchvision's or your own; or a name
-            as in ``data.source``: ``"digits"``, ``"imagefolder:~/photos"``, ``"package.module:factory"``.
-            The reward split is held out from it.
+            with a length whose items are ``(image, label)`` or a dict with ``image`` (or ``img``) and
+            ``label`` (or ``labels``), for example torchvision's, Hugging Face's or your own; or a name as in
+            ``data.source``: ``"digits"``, ``"imagefolder:~/photos"``, ``"package.module:factory"``. The
+            reward split is held out from it.
         val: Images that the network was not trained on, in the same form. None: held out from ``train``,
             which is only right if the network was not trained on all of that.
         test: The same for the final figures.
@@ -54,7 +62,8 @@ def splits(
         std: The same for the standard deviation. ``mean=0, std=1`` is for a network that takes ``x / 255``.
         flip: Whether a mirrored image is still of its class. None: by the class names (not for digits,
             letters, left and right).
-        crop_padding: Pixels by which training images are shifted at most. None: an eighth of the height.
+        crop_padding: Pixels by which training images are shifted at most, below their height and width.
+            None: an eighth of the shorter side.
         **settings: Settings of the section ``data``, for example ``image_size=64`` or ``val_fraction=0.1``.
 
     Raises:
@@ -68,6 +77,7 @@ def splits(
             raise ConfigError(f"val, test and class_names come with the source {train!r}: leave them out")
         made = load_splits(config)
     else:
+        check_streaming(config)
         made = make_splits(_raw(train, val, test, class_names), config)
     return _with_info(made, mean=mean, std=std, flip=flip, crop_padding=crop_padding)
 
@@ -82,13 +92,18 @@ def _raw(
     parts = {
         name: _split(name, images)
         for name, images in (("train", train), ("val", val), ("test", test))
-        if images is not None
+        if images is not None or name == "train"
     }
     if class_names is None:
         class_names = getattr(train, "classes", None)
     if class_names is None:
-        most = max(int(part.labels.max(initial=0)) for part in parts.values())
-        class_names = [str(label) for label in range(most + 1)]
+        class_names = numbered_classes(
+            "train", "name the classes with class_names=", *(part.labels for part in parts.values())
+        )
+    if isinstance(class_names, str) or not isinstance(class_names, Iterable):
+        raise ConfigError(
+            f"class_names or train.classes: expected one name for each label; got {class_names!r}"
+        )
     names = tuple(str(name) for name in class_names)
     return RawData(
         train=parts["train"],
@@ -96,16 +111,16 @@ def _raw(
         test=parts.get("test"),
         class_names=names,
         flip=keeps_class_when_mirrored(names),
-        crop_padding=crop_padding_for(parts["train"].images.shape[2]),
+        crop_padding=crop_padding_for(*parts["train"].images.shape[2:]),
     )
 
 
 def _split(name: str, images: Images) -> ImageSplit:
     """Images and labels of one split."""
     if isinstance(images, tuple | list) and len(images) == 2:
-        pixels, labels = (_array(part) for part in images)
+        pixels, labels = (_array(name, part) for part in images)
         return ImageSplit(_channels_first(name, _uint8(name, pixels)), _labels(name, labels))
-    if not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
+    if isinstance(images, Mapping) or not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
         raise DataError(
             f"{name}: expected (images, labels) or a dataset with a length whose items are (image, label); "
             f"got {type(images).__name__}"
@@ -120,13 +135,20 @@ def _read_dataset(name: str, dataset: Any) -> ImageSplit:
     for index in range(len(dataset)):
         where = f"{name}, item {index}"
         try:
-            image, label = dataset[index]
-        except (TypeError, ValueError) as error:
-            raise DataError(f"{where}: expected (image, label): {error}") from error
-        if hasattr(image, "convert") and image.mode not in ("RGB", "L"):  # palettes, transparent pictures
-            image = image.convert("RGB")
-        pixels.append(_channels_first(where, _uint8(where, _array(image)[None]))[0])
-        labels.append(_array(label))
+            item = dataset[index]
+            if isinstance(item, Mapping):
+                item = (item.get("image", item.get("img")), item.get("label", item.get("labels")))
+            image, label = item
+        except (TypeError, ValueError, LookupError) as error:
+            raise DataError(f"{where}: {_ITEM}: {error}") from error
+        if image is None or label is None:
+            raise DataError(f"{where} has no {'image' if image is None else 'label'}; {_ITEM}")
+        if hasattr(image, "convert"):
+            check_depth(image.mode, where)
+            if image.mode not in ("RGB", "L"):  # palettes, transparent pictures
+                image = image.convert("RGB")
+        pixels.append(_channels_first(where, _uint8(where, _array(where, image)[None]))[0])
+        labels.append(_array(where, label))
         if pixels[-1].shape != pixels[0].shape:
             raise DataError(
                 f"{where}: its shape is {pixels[-1].shape}, that of item 0 {pixels[0].shape}; give the "
@@ -134,14 +156,20 @@ def _read_dataset(name: str, dataset: Any) -> ImageSplit:
             )
     if not pixels:
         raise DataError(f"{name} holds no images")
-    return ImageSplit(np.stack(pixels), _labels(name, np.array(labels)))
+    return ImageSplit(np.stack(pixels), _labels(name, _array(f"{name}, labels", labels)))
 
 
-def _array(value: Any) -> np.ndarray:
+def _array(where: str, value: Any) -> np.ndarray:
     """An array, tensor on any device, picture or number as an array."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
-    return np.asarray(value)
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:  # bfloat16, or a list of arrays of several shapes
+        raise DataError(
+            f"{where}: {type(value).__name__} cannot be made an array ({error}); give uint8 or float32 "
+            "images, all of one shape, and whole numbers as labels"
+        ) from error
 
 
 def _uint8(where: str, pixels: np.ndarray) -> np.ndarray:
@@ -153,10 +181,11 @@ def _uint8(where: str, pixels: np.ndarray) -> np.ndarray:
         whole = scaled.round()
         if whole.min() >= 0 and whole.max() <= 255 and np.abs(scaled - whole).max() < _ROUNDING:
             return whole.astype(np.uint8)
-    found = f"{pixels.min():.3g} to {pixels.max():.3g}" if pixels.size else "nothing"
+    numbers = pixels.size and np.issubdtype(pixels.dtype, np.number)
+    found = f" with values {pixels.min():.3g} to {pixels.max():.3g}" if numbers else ""
     raise DataError(
-        f"{where}: expected uint8 images, or floats that are uint8 / 255; got {pixels.dtype} with values "
-        f"{found}. Leave Normalize and random transforms out, and give mean= and std= instead"
+        f"{where}: expected uint8 images, or floats that are uint8 / 255; got {pixels.dtype}{found}. "
+        "Leave Normalize and random transforms out, and give mean= and std= instead"
     )
 
 
@@ -203,11 +232,14 @@ def _with_info(
         "crop_padding": crop_padding,
     }
     changed = {name: value for name, value in given.items() if value is not None}
-    if min(changed.get("std", info.std)) <= 0:
-        raise ConfigError(f"std: expected numbers above 0; got {changed['std']}")
     if not changed:
         return made
     info = dataclasses.replace(info, **changed)
+    faults = augmentation_faults(info.flip, info.crop_padding, info.image_shape)
+    if min(info.std) <= 0:
+        faults.append(f"std: expected numbers above 0; got {info.std}")
+    if faults:
+        raise ConfigError(faults)
     parts = {name: part for name in ("train", "reward", "val") if (part := made.split(name))}
     if made.test is not None:
         parts["test"] = made.test
@@ -215,8 +247,13 @@ def _with_info(
 
 
 def _per_channel(name: str, value: float | Sequence[float], channels: int) -> tuple[float, ...]:
-    values = tuple(float(item) for item in np.atleast_1d(np.asarray(value, dtype=float)))
+    try:
+        values = tuple(float(item) for item in np.atleast_1d(np.asarray(value, dtype=float)))
+    except (TypeError, ValueError):  # not numbers
+        values = ()
     values = values * channels if len(values) == 1 else values
     if len(values) != channels or not np.isfinite(values).all():
-        raise ConfigError(f"{name}: expected one number or one for each of {channels} channels; got {value}")
+        raise ConfigError(
+            f"{name}: expected one number or one for each of {channels} channels; got {value!r}"
+        )
     return values

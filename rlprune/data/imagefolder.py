@@ -16,9 +16,11 @@ from rlprune.data.splits import ImageSplit, RawData
 from rlprune.errors import DataError
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+_ENDINGS = ", ".join(sorted(_SUFFIXES))
 _AT_ONCE = 64
 """Decoded images that memory must have room for where they are streamed."""
 _VAL_NAMES = ("val", "validation", "valid")
+_NAMES_OF_SPLITS = frozenset({"train", "training", *_VAL_NAMES, "test", "testing"})
 
 
 def read_image_folder(folder: Path, config: DataConfig) -> RawData:
@@ -33,15 +35,15 @@ def read_image_folder(folder: Path, config: DataConfig) -> RawData:
     """
     if not folder.is_dir():
         raise DataError(f"imagefolder:{folder}: no such folder; expected one folder of images for each class")
-    root = folder / "train" if (folder / "train").is_dir() else folder
-    names = _class_names(root)
-    places = {"train": root}
-    if root != folder:
-        for name in (*_VAL_NAMES, "test"):
-            part = "test" if name == "test" else "val"
-            if (folder / name).is_dir():
-                places.setdefault(part, folder / name)
+    places = _places(folder)
+    names = _class_names(places["train"])
     found = {part: _listed(folder, place, names) for part, place in places.items()}
+    empty = [names[label] for label in np.setdiff1d(np.arange(len(names)), found["train"][1])]
+    if empty:
+        raise DataError(
+            f"{places['train']}: no images ({_ENDINGS}) of class {', '.join(empty)}; add some, or leave the "
+            "class out"
+        )
     parts = _read(folder, found, config)
     return RawData(
         train=parts["train"],
@@ -51,6 +53,24 @@ def read_image_folder(folder: Path, config: DataConfig) -> RawData:
         flip=keeps_class_when_mirrored(names),
         crop_padding=crop_padding_for(config.image_size),
     )
+
+
+def _places(folder: Path) -> dict[str, Path]:
+    """The folders of train and, where there are any, of val and test."""
+    if not (folder / "train").is_dir():
+        names = sorted(_folders(folder))
+        if names and all(name.lower() in _NAMES_OF_SPLITS for name in names):
+            raise DataError(
+                f"imagefolder:{folder}: {', '.join(names)}: named like splits, not like classes; expected "
+                "DIR/train/CLASS/* with optional DIR/val and DIR/test (so spelt), or DIR/CLASS/*; rename them"
+            )
+        return {"train": folder}
+    places = {"train": folder / "train"}
+    for name in (*_VAL_NAMES, "test"):
+        part = "test" if name == "test" else "val"
+        if (folder / name).is_dir():
+            places.setdefault(part, folder / name)
+    return places
 
 
 def _class_names(root: Path) -> tuple[str, ...]:
@@ -78,12 +98,20 @@ def _listed(folder: Path, root: Path, class_names: tuple[str, ...]) -> tuple[lis
         files += [os.path.relpath(path, folder) for path in inside]
         labels += [label] * len(inside)
     if not files:
-        raise DataError(f"{root}: its class folders hold no images ({', '.join(sorted(_SUFFIXES))})")
+        raise DataError(f"{root}: its class folders hold no images ({_ENDINGS})")
     return files, labels
 
 
 def _images_below(place: Path) -> Iterator[str]:
-    for folder, _, names in os.walk(place):
+    """Images in a folder and those in it, links included; a folder that is reached again is passed over."""
+    seen = set()
+    for folder, inner, names in os.walk(place, followlinks=True):
+        inner.sort()
+        real = os.path.realpath(folder)
+        if real in seen:
+            inner.clear()
+            continue
+        seen.add(real)
         for name in names:
             if os.path.splitext(name)[1].lower() in _SUFFIXES:
                 yield os.path.join(folder, name)

@@ -1,4 +1,4 @@
-"""Mean and spread of the channels, and what the class names tell about the images."""
+"""Mean and spread of the channels, how images may be augmented, and classes that have no names."""
 
 import math
 import re
@@ -7,6 +7,7 @@ import numpy as np
 
 from rlprune.data.facts import ImageFacts
 from rlprune.data.splits import ImageSplit
+from rlprune.errors import DataError
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
@@ -54,6 +55,42 @@ def keeps_class_when_mirrored(class_names: tuple[str, ...]) -> bool:
     return not any(_SIDED.fullmatch(name.replace("_", " ").strip()) for name in class_names)
 
 
-def crop_padding_for(height: int) -> int:
-    """Pixels by which training images of this height are shifted at most: an eighth."""
-    return height // 8
+def crop_padding_for(*sides: int) -> int:
+    """Pixels by which training images with these sides are shifted at most: an eighth of the shorter one."""
+    return min(sides) // 8
+
+
+def augmentation_faults(flip: object, crop_padding: object, image_shape: tuple[int, ...]) -> list[str]:
+    """What keeps images of this shape (c, h, w) from being mirrored and shifted so."""
+    faults = []
+    if not isinstance(flip, bool):
+        faults.append(f"flip: expected True or False; got {flip!r}")
+    side = min(image_shape[1:])
+    if isinstance(crop_padding, bool) or not (isinstance(crop_padding, int) and 0 <= crop_padding < side):
+        faults.append(
+            f"crop_padding: expected a whole number from 0 to {side - 1} for images of {image_shape[1]} x "
+            f"{image_shape[2]} pixels; got {crop_padding!r}"
+        )
+    return faults
+
+
+def numbered_classes(what: str, hint: str, train: np.ndarray, *others: np.ndarray) -> tuple[str, ...]:
+    """The labels themselves as names of the classes.
+
+    Args:
+        what: Words that lead the user to the labels of train, for errors.
+        hint: How to name the classes, for errors.
+        train: Labels (n,) of the training images.
+        others: Those of other splits.
+
+    Raises:
+        DataError: They are ids of images or of something else, not classes.
+    """
+    distinct, rows = len(np.unique(train)), len(train)
+    largest = max(int(labels.max(initial=0)) for labels in (train, *others))
+    if rows > 2 and (distinct == rows or largest >= rows):
+        raise DataError(
+            f"{what}: {distinct} distinct labels for {rows} images, up to {largest}, look like ids; labels "
+            f"number the classes from 0: give such ones, or {hint}"
+        )
+    return tuple(str(label) for label in range(largest + 1))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rlprune.data.decoding import decode_images
-from rlprune.data.normalisation import crop_padding_for, keeps_class_when_mirrored
+from rlprune.data.normalisation import crop_padding_for, keeps_class_when_mirrored, numbered_classes
 from rlprune.data.splits import ImageSplit, RawData
 from rlprune.errors import DataError
 
@@ -31,9 +31,10 @@ def read_parquet(folder: Path) -> RawData:
         others.append(_read_file(path)[0] if path.is_file() else None)
     splits = [split for split in (train, *others) if split is not None]
     if not names:
-        _check_are_classes(folder / "train.parquet", train.labels)
-        names = tuple(
-            str(label) for label in range(max(int(split.labels.max(initial=0)) for split in splits) + 1)
+        names = numbered_classes(
+            str(folder / "train.parquet"),
+            "name the classes in the schema's metadata",
+            *(split.labels for split in splits),
         )
     return RawData(
         train=train,
@@ -41,7 +42,7 @@ def read_parquet(folder: Path) -> RawData:
         test=others[1],
         class_names=names,
         flip=keeps_class_when_mirrored(names),
-        crop_padding=crop_padding_for(train.images.shape[2]),
+        crop_padding=crop_padding_for(*train.images.shape[2:]),
     )
 
 
@@ -91,17 +92,6 @@ def _labels(path: Path, table: "pa.Table") -> np.ndarray:
         row = int(np.flatnonzero(labels < 0)[0])
         raise DataError(f"{path}, row {row}: label {labels[row]} is negative; labels count from 0")
     return labels
-
-
-def _check_are_classes(path: Path, labels: np.ndarray) -> None:
-    """Refuses labels without names that are ids of images or of something else, not classes."""
-    distinct, largest = len(np.unique(labels)), int(labels.max())
-    if len(labels) > 2 and (distinct == len(labels) or largest >= len(labels)):
-        raise DataError(
-            f"{path}: column label holds {distinct} distinct values in {len(labels)} rows, up to {largest}: "
-            "these look like ids. Labels number the classes from 0; write such a column, or name the classes "
-            "in the schema's metadata"
-        )
 
 
 def _class_names(schema: "pa.Schema") -> tuple[str, ...]:

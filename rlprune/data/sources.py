@@ -24,13 +24,18 @@ def load_splits(config: DataConfig) -> DataSplits:
     Raises:
         DataError: The source is unknown, missing or damaged, or cannot be split; says where and what to do.
     """
+    check_streaming(config)
+    splits = make_splits(_read(config), config)
+    return with_held(splits) if config.stream == "auto" else splits
+
+
+def check_streaming(config: DataConfig) -> None:
+    """Refuses ``stream: always`` for a source that has no files to stream."""
     if config.stream == "always" and config.source.partition(":")[0] != "imagefolder":
         raise DataError(
             f"data.stream always: only the files of imagefolder:DIR can be streamed; got {config.source!r}; "
             "write the images into one folder for each class (docs/large_folders.md), or leave it at auto"
         )
-    splits = make_splits(_read(config), config)
-    return with_held(splits) if config.stream == "auto" else splits
 
 
 def anchored(source: str) -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from rlprune.config import DataConfig
-from rlprune.data.normalisation import channel_statistics
+from rlprune.data.normalisation import augmentation_faults, channel_statistics
 from rlprune.data.splits import DataInfo, DataSplits, ImageSplit, RawData, fingerprint
 from rlprune.errors import DataError
 from rlprune.seeding import generator
@@ -123,6 +123,8 @@ def _check(raw: RawData, source: str) -> None:
                 f"{source}: {name}, row {row}: label {split.labels[row]} is not one of the "
                 f"{len(raw.class_names)} classes, 0 to {len(raw.class_names) - 1}"
             )
+    if faults := augmentation_faults(raw.flip, raw.crop_padding, shape):
+        raise DataError(f"{source}: {'; '.join(faults)}")
     found = np.unique(raw.train.labels)
     if len(found) < 2:
         raise DataError(
