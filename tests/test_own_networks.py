@@ -198,6 +198,21 @@ def derived() -> nn.Module:
 
 
 SEVERAL = "several filters|another number"
+
+
+class Mixed(nn.Module):
+    """Two branches by learned shares: a tensor with as many rows as a small batch has images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shares, self.last, self.head = nn.Parameter(torch.zeros(2)), block(6, 5), head(5)
+        self.stem, self.one, self.two = block(3, 8), nn.Conv2d(8, 6, 1), nn.Conv2d(8, 6, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x, shares = self.stem(images), self.shares.softmax(0).view(2, 1, 1, 1, 1)
+        return self.head(self.last((torch.stack([self.one(x), self.two(x)]) * shares).sum(0)))
+
+
 REFUSED = {
     "pixel shuffle": (
         lambda: shuffled(lambda x: F.pixel_shuffle(x, 2), 2),
@@ -209,6 +224,7 @@ REFUSED = {
     "spectral norm": (lambda: normed(parametrizations.spectral_norm), "0", "parametrization"),
     "a gate of one channel": (gated, "gate", "first.0 shares its filters with what has another number"),
     "a class of its own": (derived, "first.0", "inner.*must be an nn.Conv2d"),
+    "shares of branches": (Mixed, "stem.0", "one tensor row per image"),
     "called by name": (
         lambda: Own(
             lambda n, x: n.head(n.last(input=n.first(x))),
@@ -322,6 +338,12 @@ def test_what_is_frozen_stays_so_in_a_network_that_is_rebuilt() -> None:
     flags = {name: parameter.requires_grad for name, parameter in smaller.named_parameters()}
     assert flags == {name: parameter.requires_grad for name, parameter in rebuilt.named_parameters()}
     assert not flags["0.0.weight"]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:FutureWarning")
+def test_a_compiled_network_is_refused() -> None:
+    with pytest.raises(ModelError, match="hand over the"):
+        own_copy(torch.jit.script(nn.Sequential(block(3, 8), head(8))))
 
 
 def test_more_than_tensors_in_a_state_is_refused() -> None:

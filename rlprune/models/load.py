@@ -46,6 +46,8 @@ def own_copy(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"expected a torch.nn.Module; got {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ModelError(f"{type(model).__name__} is compiled: hand over the nn.Module that it was made of")
     parallel = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
     if parallel or hasattr(model, "_orig_mod"):
         inner = "module" if parallel else "_orig_mod"
