@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import math
+import numbers
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin, get_type_hints
@@ -82,8 +83,9 @@ def coerce(setting: Setting, value: Any) -> tuple[Any, list[str]]:
     if setting.is_tuple:
         return _coerce_tuple(setting, value)
     if setting.is_mapping:
-        faults = _mapping_faults(setting.name, value)
-        return (setting.default if faults else dict(value)), faults
+        own = _own(value)
+        faults = _mapping_faults(setting.name, own)
+        return (setting.default if faults else own), faults
     if setting.type is float and value is None and math.isnan(setting.default):
         return setting.default, []
     converted, fault = _coerce_scalar(setting, setting.type, value)
@@ -126,6 +128,7 @@ _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 def _convert(kind: type, value: Any) -> Any:
     """The value as ``kind``, or None where that would be a guess. YAML 1.1 gives 1e-3 as text."""
+    value = _own(value)
     if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
         try:
             return float(value)
@@ -134,6 +137,18 @@ def _convert(kind: type, value: Any) -> Any:
     if isinstance(value, bool) and kind is not bool:
         return None
     return value if isinstance(value, kind) else None
+
+
+def _own(value: Any) -> Any:
+    """Numbers and texts of other packages, such as numpy's, as Python's own: YAML holds no others."""
+    if isinstance(value, Mapping):
+        return {_own(key): _own(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        parts = [_own(part) for part in value]
+        return tuple(parts) if isinstance(value, tuple) else parts
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return int(value) if isinstance(value, numbers.Integral) else float(value)
+    return str.__str__(value) if isinstance(value, str) else value
 
 
 def _inside(setting: Setting, value: Any) -> bool:

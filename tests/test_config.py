@@ -4,7 +4,9 @@ import json
 import math
 import pickle
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -51,6 +53,30 @@ def test_file_then_overrides(tmp_path):
     assert config.search.name == "123"
     assert config.base.checkpoint == "a=b.pt"
     assert config.finetune == Config().finetune
+
+
+def test_numbers_and_texts_of_numpy_become_pythons_own():
+    config = load_config(
+        None,
+        {
+            "finetune.final_epochs": np.float64(0.5),
+            "max_drop": np.float32(0.25),
+            "agent.iterations": np.int64(7),
+            "search.b_grid": list(np.linspace(10, 40, 2)),
+            "search.name": np.str_("first"),
+            "model.arguments": {"width": np.float64(0.5), "blocks": [np.int32(2), (np.uint8(3),)]},
+            "search.space": {"agent.learning_rate": {"low": np.float32(0.25), "high": np.int64(1)}},
+        },
+    )
+    plain = config_to_dict(config)
+    assert config_from_dict(yaml.safe_load(yaml.safe_dump(plain))) == config_from_dict(plain)
+    assert type(config.finetune.final_epochs) is type(config.max_drop) is float
+    assert (config.agent.iterations, type(config.agent.iterations)) == (7, int)
+    assert config.search.b_grid == (10.0, 40.0)
+    assert config.model.arguments == {"width": 0.5, "blocks": [2, (3,)]}
+    for value in (np.float64(7.0), np.True_, True, 7.0):
+        with pytest.raises(ConfigError, match=r"agent\.iterations: expected a whole number"):
+            load_config(None, {"agent.iterations": value})
 
 
 @pytest.mark.parametrize("value", ["1e-3", "1E-3", ".1e-2", "0.001"])
@@ -291,3 +317,50 @@ def test_a_population_needs_two_members_wherever_they_come_from():
         options = [f"search.scheduler={scheduler}", f"search.num_samples={samples}"]
         assert load_config(None, options).search.is_population
     assert not load_config(None, ["search.scheduler=asha", "search.num_samples=1"]).search.is_population
+
+
+def test_what_is_given_is_not_sampled(tmp_path: Path) -> None:
+    names = set(Config().search.space)
+    assert set(load_config(None, ["agent.iterations=2"]).search.space) == names - {"agent.iterations"}
+    given = load_config(None, {"agent.iterations": 2, "pruning.recovery": 0.2})
+    assert set(given.search.space) == names - {"agent.iterations", "pruning.recovery"}
+    file = tmp_path / "study.yaml"
+    file.write_text("agent: {iterations: 2}")
+    assert set(load_config(file, []).search.space) == names - {"agent.iterations"}
+    space = "search: {space: {agent.iterations: {low: 1, high: 4}, pruning.recovery: {low: 0.1, high: 0.4}}}"
+    file.write_text(f"agent: {{iterations: 2}}\n{space}")
+    assert set(load_config(file, []).search.space) == {"agent.iterations", "pruning.recovery"}
+    assert set(load_config(file, ["agent.iterations=3"]).search.space) == {"pruning.recovery"}
+    both = ["agent.iterations=3", "search.space.agent.iterations={low: 2, high: 5}"]
+    assert load_config(file, both).search.space["agent.iterations"]["low"] == 2
+    config = load_config(file, [])
+    assert config_from_dict(config_to_dict(config)) == config
+
+
+def test_a_space_of_settings_that_do_not_go_together() -> None:
+    space = "{agent.warm_start: {choices: [true, false]}, agent.policy: {choices: [set, logits]}}"
+    with pytest.raises(ConfigError, match=r"can give agent\.\w+ \S+ with agent\.\w+ \S+, but agent"):
+        load_config(None, [f"search.space={space}"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("seed: 2026-13-01", "name: 0x_", "seed: !!int abc", f"name: {'[' * 5000}"),
+        *("model: {arguments: &a {x: *a}}", "name: {? {a: 1} : 2}"),
+    ],
+)
+def test_yaml_that_its_reader_stumbles_over(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"study\.yaml: is not valid YAML"):
+        load_config(file, [])
+    name, _, value = text.partition(": ")
+    with pytest.raises(ConfigError, match="cannot be read as a value"):
+        load_config(None, [f"model.arguments.x={value}" if name == "model" else f"agent.masks={value}"])
+
+
+def test_a_setting_in_two_spellings(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text("agent: {masks: 6}\nagent.masks: 8")
+    with pytest.raises(ConfigError, match=r"agent\.masks: is given twice"):
+        load_config(tmp_path / "study.yaml", [])

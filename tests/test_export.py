@@ -1,11 +1,14 @@
 """Exported files decide as PyTorch does, say what they are, and are not left behind where they do not."""
 
+import copy
 import dataclasses
 import importlib.util
 import json
+import os
 import re
 import stat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +23,8 @@ from rlprune.data import DataSplits
 from rlprune.deploy import export as export_module
 from rlprune.deploy.formats import FORMATS
 from rlprune.deploy.parity import check_parity, compare
-from rlprune.errors import CheckpointError, ModelError
+from rlprune.errors import CheckpointError, ConfigError, ModelError
+from rlprune.final_table import PASSES
 from rlprune.pruning.groups import find_groups
 from rlprune.pruning.surgery import cut
 from rlprune.pruning_run import PruningRun
@@ -158,7 +162,7 @@ def test_the_row_must_be_named(run: Path, capsys: pytest.CaptureFixture[str], tm
         assert main([*command, *options]) == 2
         assert expected in capsys.readouterr().err
     assert main(["export", str(run), "--format", "state-dict", "--max-drop", "100"]) == 2
-    assert "trust_code=True" in capsys.readouterr().err
+    assert "if you trust it, add --trust-code" in capsys.readouterr().err
     empty = RunFolder.create(tmp_path / "empty", config_to_dict(load_config(None, SETTINGS)), {}).path
     assert main(["export", str(empty)]) == 2
     assert "no trial has finished yet" in capsys.readouterr().err
@@ -240,6 +244,101 @@ def test_fewer_macs_without_less_time_is_said_plainly() -> None:
     assert latency_notes([unknown, timed("whole", 1.0, 2.0, 100.0)]) == []
     for text in (frontier_table(rows[1:2], None, 120), frontier_markdown(rows[1:2], None)):
         assert "t1: MACs fell to 70.0 %, latency did not at batch 1" in text
+
+
+# ---- rlprune.export
+
+
+@pytest.fixture
+def network(run: Path, monkeypatch: pytest.MonkeyPatch) -> rlprune.PrunedNetwork:
+    """A network of this program; exporting it takes few passes to time it."""
+    monkeypatch.setitem(PASSES, 1, 2)
+    monkeypatch.setitem(PASSES, 256, 1)
+    return rlprune.load(run / "models" / "t0001.pt", trust_code=True)
+
+
+def test_a_network_in_training_mode_stays_as_it_is_and_is_exported_for_evaluation(
+    network: rlprune.PrunedNetwork, digits_splits: DataSplits, tmp_path: Path
+) -> None:
+    images = torch.from_numpy(digits_splits.val.images[:8])
+    expected = network(images)
+    state, record = copy.deepcopy(network.state_dict()), copy.deepcopy(network.record)
+    network.train()
+    for form in FORMATS:
+        path, *_ = rlprune.export(network, digits_splits, tmp_path, format=form, progress=False)
+        found = FORMATS[form].open(path, network)(images)
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert network.training
+    assert network.record == record
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"network": nn.Linear(2, 3)}, r"network: expected what rlprune\.prune, .* gave; got Linear"),
+        ({"network": "network.pt"}, r"network: .*rlprune\.load\(path\).* gave; got str"),
+        ({"splits": (1, 2)}, r"splits: expected the splits that rlprune\.splits\(...\) makes; got tuple"),
+        ({"format": ["onnx"]}, r"format: expected onnx \| torch-export \| state-dict; got \['onnx'\]"),
+        *(
+            ({"name": name}, "name: expected the name of a file")
+            for name in ("", ".", "..", ".net", "a/b", 3)
+        ),
+        *(({"name": name}, "name: expected the name of a file") for name in ("../x", "a\\b", "a\nb", "a\0")),
+    ],
+)
+def test_bad_arguments_are_refused_and_nothing_is_written(
+    network: rlprune.PrunedNetwork,
+    digits_splits: DataSplits,
+    tmp_path: Path,
+    arguments: dict[str, Any],
+    expected: str,
+) -> None:
+    given = {"network": network, "splits": digits_splits, "format": "state-dict"} | arguments
+    with pytest.raises(ConfigError, match=expected):
+        rlprune.export(**given, out=tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_any_names_of_classes_files_and_sources_can_be_exported(
+    form: str,
+    network: rlprune.PrunedNetwork,
+    digits_splits: DataSplits,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    latin = os.fsdecode(b"caf\xe9")  # what the name of a folder that is not UTF-8 comes as
+    names = (
+        latin,
+        "<script>alert(1)</script>",
+        "a|b & c",
+        "`d`",
+        "*e*",
+        "_f_",
+        "[g](h)",
+        "i\n\n# j",
+        "8",
+        "9",
+    )
+    info = dataclasses.replace(network.info, class_names=names, source=f"imagefolder:{latin}/``k")
+    network.spec = dataclasses.replace(network.spec, info=info)
+    network.versions["command"] = ["rlprune", "search", "--name", "\n```\n<script>"]
+    name = "we\"i{r}'d_<b>"
+    monkeypatch.chdir(tmp_path)
+    files = rlprune.export(network, digits_splits, ".", format=form, name=name, progress=False)
+    card = files[-1].read_text(encoding="utf-8")
+    shown = r"caf\udce9, &lt;script&gt;alert(1)&lt;/script&gt;, a\|b &amp; c, \`d\`, \*e\*, \_f\_, \[g\](h)"
+    assert f"classes: {shown}, i # j, 8, 9.\n" in card
+    assert card.startswith(f"# we\"i{{r}}'d\\_&lt;b&gt;{FORMATS[form].suffix}\n")
+    assert "- Data: ``` imagefolder:caf\\udce9/``k ```.\n" in card
+    assert "\n````sh\nrlprune search --name '\n```\n<script>'" in card
+    (example,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    found: dict = {}
+    exec(example, found)
+    assert found["logits"].shape == (8, 10)
+    if form == "state-dict":
+        assert rlprune.load(files[0], trust_code=True).info == info
 
 
 def test_the_same_images_are_drawn_each_time(digits_splits: DataSplits) -> None:

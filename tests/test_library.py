@@ -3,23 +3,29 @@
 import copy
 import inspect
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from tiny_network import GROUPS, SETTINGS, train
+from tiny_network import GROUPS, SETTINGS, build, train
 from torch import nn
 
 import rlprune
 from rlprune.cli import main
+from rlprune.config_loading import config_to_dict, load_config
 from rlprune.data import DataSplits, image_tensor
 from rlprune.errors import CheckpointError, ConfigError, ModelError, ResultsError
 from rlprune.library import progress as shown
 from rlprune.pruning.cost import count_cost
+from rlprune.results.folder import RunFolder
+from rlprune.results.record import TrialRecord
+from rlprune.training.network_file import NetworkSpec, save_network
 
 GIVEN = ("model.factory", "model.arguments", "pruning.b", "device")
 QUICK = {name: value for name, value in SETTINGS.items() if name not in GIVEN}
@@ -119,7 +125,6 @@ def test_a_taken_folder_is_refused_at_once(
 
 
 def test_networks_that_cannot_be_pruned_are_refused(own: OwnNetwork, digits_splits: DataSplits) -> None:
-    from rlprune.config_loading import load_config
     from rlprune.whole_run import prepare
 
     def refused(model: nn.Module) -> str:
@@ -138,6 +143,44 @@ def test_networks_that_cannot_be_pruned_are_refused(own: OwnNetwork, digits_spli
             layer.reset_parameters()
     assert "hardly better than chance" in refused(broken)
     assert "cannot read images of shape (3, 32, 32)" in refused(nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()))
+
+
+@pytest.mark.parametrize("b_grid", [1, "0.5,1", np.linspace(1, 4, 2), (b for b in (1, 2)), np.float32(1)])
+def test_drop_bounds_come_in_every_form(
+    own: OwnNetwork, digits_splits: DataSplits, tmp_path: Path, b_grid: Any
+) -> None:
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(ResultsError, match="holds something already"):  # after all settings have passed
+        rlprune.search(own, digits_splits, b_grid=b_grid, storage_path=tmp_path, name="taken")
+    for wrong in (0, "0", np.array(1.0), True):
+        with pytest.raises(ConfigError, match=r"search\.b_grid: (expected a number|each b is)"):
+            rlprune.search(own, digits_splits, b_grid=wrong, storage_path=tmp_path, name="taken")
+
+
+# ---- what files name
+
+
+def test_a_run_folder_does_not_have_code_imported_unless_it_is_trusted(
+    digits_splits: DataSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Path(inspect.getsourcefile(build) or "").read_text()
+    (tmp_path / "network_of_others.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    factory = "network_of_others:build"
+    config = config_to_dict(load_config(None, {"model.factory": factory}))
+    folder = RunFolder.create(tmp_path / "theirs", config, {})
+    spec = NetworkSpec(factory, {}, 10, 3, digits_splits.info, {})
+    record = TrialRecord(
+        trial="t0000", status="COMPLETE", network="models/t0000.pt", drop_val=1.0, macs_ratio=0.5
+    )
+    path = folder.network_path("t0000")
+    save_network(path, build(num_classes=10), spec=spec, record={}, config=config, versions={})
+    folder.append(record)
+    with pytest.raises(CheckpointError, match=r"code outside rlprune.*trust_code=True"):
+        rlprune.Frontier(folder.path).choose(5)
+    assert "network_of_others" not in sys.modules
+    assert rlprune.Frontier(folder.path, trust_code=True).choose(5).record["drop_val"] == 1.0
+    assert rlprune.Frontier(folder.path, build(num_classes=10)).choose(5).spec.factory == factory
 
 
 # ---- progress
@@ -272,4 +315,39 @@ def test_a_network_of_ones_own_is_searched(
 
     row = frontier[0]
     assert main(["evaluate", row["network"], "--data", "digits"]) == 2
-    assert "rlprune.load(path, model=...)" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "in a Python program: rlprune.load(path, model=...) or rlprune.Frontier(folder, model)" in said
+    assert "the command line cannot do that" in said
+
+
+NAMES_A_FACTORY = """
+import json, sys
+import numpy as np
+import rlprune
+
+settings = json.loads(sys.argv[2]) | {"finetune.final_epochs": np.float64(0.5)}
+place = {"storage_path": sys.argv[1], "name": "named"}
+frontier = rlprune.search(
+    "tiny_network:build", "digits", b_grid=8, num_samples=1, settings=settings, progress=False, **place
+)
+assert [trial["status"] for trial in frontier.trials] == ["COMPLETE"], frontier.trials
+print(frontier.choose(max_drop=100).macs)
+"""
+
+
+@pytest.mark.ray
+def test_a_factory_that_the_call_names_needs_no_further_trust(tiny_base: Path, tmp_path: Path) -> None:
+    settings = QUICK | {"agent.iterations": 1, "pruning.keep_whole": ["0", "3"], "search.space": {}}
+    settings |= {"base.checkpoint": str(tiny_base)}
+    done = subprocess.run(
+        [sys.executable, "-c", NAMES_A_FACTORY, str(tmp_path), json.dumps(settings)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(CheckpointError, match="code outside rlprune"):
+        rlprune.Frontier(tmp_path / "named").choose(max_drop=100)
+    again = rlprune.Frontier(tmp_path / "named", trust_code=True).choose(max_drop=100)
+    assert done.stdout.split() == [str(again.macs)]

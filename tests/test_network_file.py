@@ -146,7 +146,7 @@ def test_foreign_code_runs_only_where_it_is_trusted(
     )
     save(tmp_path / "network.pt", model, spec)
     monkeypatch.delitem(sys.modules, "their_networks")
-    with pytest.raises(CheckpointError, match=r"code outside rlprune.*trust_code=True"):
+    with pytest.raises(CheckpointError, match=r"outside rlprune.*add --trust-code, or trust_code=True in"):
         rlprune.load(tmp_path / "network.pt")
     assert "their_networks" not in sys.modules
     network = rlprune.load(tmp_path / "network.pt", trust_code=True)

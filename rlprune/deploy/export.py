@@ -1,5 +1,6 @@
 """Exports one network: written, checked and timed in a folder of its own, then moved into place."""
 
+import copy
 import dataclasses
 import os
 import shutil
@@ -44,7 +45,7 @@ def export(
     """Writes the network and its model card; on any failure nothing new is left in the folder.
 
     Args:
-        chosen: The network.
+        chosen: The network, in any mode; a copy in evaluation mode is exported.
         form: The format.
         val: Real images to check it on.
         out: The folder; made if it is not there. Files of an earlier export are replaced.
@@ -58,7 +59,7 @@ def export(
         ResultsError: The folder cannot be written to.
     """
     name = f"{chosen.origin.stem}{form.suffix}"
-    network = chosen.network
+    network = copy.deepcopy(chosen.network).eval()
     network.record = {**network.record, **dataclasses.asdict(chosen.record)}
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -85,7 +86,8 @@ def export(
         if note:
             say(note)
         card = Export(network, chosen.record, form, name, str(chosen.origin), parity, timings)
-        (staging / f"{name}.md").write_text(model_card(card), encoding="utf-8")
+        # names of folders that are not UTF-8 come as surrogates, which no text file can hold
+        (staging / f"{name}.md").write_text(model_card(card), encoding="utf-8", errors="backslashreplace")
         return _moved(staging, out, first=name)
     finally:
         shutil.rmtree(staging)

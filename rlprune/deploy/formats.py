@@ -112,7 +112,7 @@ FORMATS = {
             _write_onnx,
             _open_onnx,
             ("onnxruntime", "torch"),
-            'session = onnxruntime.InferenceSession("{file}")\n'
+            "session = onnxruntime.InferenceSession({file!r})\n"
             'logits = session.run(None, {{"images": images.numpy()}})[0]',
         ),
         Format(
@@ -123,7 +123,7 @@ FORMATS = {
             _write_torch_export,
             _open_torch_export,
             ("torch",),
-            'network = torch.export.load("{file}").module()\nlogits = network(images)',
+            "network = torch.export.load({file!r}).module()\nlogits = network(images)",
         ),
         Format(
             "state-dict",
@@ -133,7 +133,7 @@ FORMATS = {
             lambda network, path: save_safetensors(path, network),
             _open_state_dict,
             ("rlprune", "torch"),
-            'network = rlprune.load("{file}"{trust})\nlogits = network(images)',
+            "network = rlprune.load({file!r}{trust})\nlogits = network(images)",
         ),
     )
 }
@@ -151,7 +151,7 @@ def _metadata(network: PrunedNetwork) -> dict[str, str]:
         "producer": "rlprune",
         "class_names": json.dumps(info.class_names),
         "image_shape": json.dumps(info.image_shape),
-        "data": info.source,
+        "data": info.source.encode(errors="backslashreplace").decode(),  # a path may be no UTF-8
         "factory": network.spec.factory,
     }
 

@@ -1,5 +1,7 @@
 """The page that goes with an exported network: what it is, what it costs, where its figures come from."""
 
+import html
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,17 +45,17 @@ def model_card(export: Export) -> str:
     """The card as Markdown."""
     spec, info = export.network.spec, export.network.info
     channels, height, width = info.image_shape
-    classes = ", ".join(info.class_names[:20]) + (", ..." if info.num_classes > 20 else "")
+    classes = ", ".join(map(_text, info.class_names[:20])) + (", ..." if info.num_classes > 20 else "")
     return "\n".join(
         [
-            f"# {export.file}",
+            f"# {_text(export.file)}",
             "",
-            f"An image classifier: `{spec.factory}` with {_arguments(spec.arguments)}, from which rlprune "
-            "removed filters (the method: [arXiv 1801.07365](https://arxiv.org/abs/1801.07365)).",
+            f"An image classifier: {_code(spec.factory)} with {_arguments(spec.arguments)}, from which "
+            "rlprune removed filters (the method: [arXiv 1801.07365](https://arxiv.org/abs/1801.07365)).",
             "",
             f"- Input `images`: uint8 `(n, {channels}, {height}, {width})`, as decoded; normalised inside.",
             f"- Output `logits`: float32 `(n, {info.num_classes})`; classes: {classes}.",
-            f"- Data: `{info.source}`.",
+            f"- Data: {_code(info.source)}.",
             "",
             "## Accuracy and cost",
             "",
@@ -89,7 +91,28 @@ def model_card(export: Export) -> str:
 
 
 def _arguments(arguments: dict[str, Any]) -> str:
-    return ", ".join(f"`{name}={value!r}`" for name, value in arguments.items()) or "no arguments"
+    return ", ".join(_code(f"{name}={value!r}") for name, value in arguments.items()) or "no arguments"
+
+
+def _text(text: str) -> str:
+    """A text on one line that Markdown and HTML show as it is."""
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+
+
+def _code(text: str) -> str:
+    """A text as code on one line, between more backticks than it holds itself."""
+    space = " " if "`" in text else ""
+    return f"{_backticks(text, 1)}{space}{' '.join(text.split())}{space}{_backticks(text, 1)}"
+
+
+def _block(language: str, lines: Sequence[str]) -> list[str]:
+    """Lines of code."""
+    backticks = _backticks("".join(lines), 3)
+    return [backticks + language, *lines, backticks]
+
+
+def _backticks(text: str, least: int) -> str:
+    return "`" * max([least, *(len(found) + 1 for found in re.findall("`+", text))])
 
 
 def _versions(network: PrunedNetwork) -> dict[str, Any]:
@@ -156,14 +179,15 @@ def _use(export: Export) -> list[str]:
     if is_in_memory(spec.factory):
         trust = ", model=base"  # which the user has, and no file can build
     shape = ", ".join(str(size) for size in spec.info.image_shape)
-    return [
-        "```python",
-        *(f"import {name}" for name in export.form.imports),
-        "",
-        f"images = torch.zeros(8, {shape}, dtype=torch.uint8)  # yours: as decoded, not normalised",
-        export.form.example.format(file=export.file, trust=trust),
-        "```",
-    ]
+    return _block(
+        "python",
+        [
+            *(f"import {name}" for name in export.form.imports),
+            "",
+            f"images = torch.zeros(8, {shape}, dtype=torch.uint8)  # yours: as decoded, not normalised",
+            export.form.example.format(file=export.file, trust=trust),
+        ],
+    )
 
 
 def _commands(export: Export) -> list[str]:
@@ -178,16 +202,14 @@ def _commands(export: Export) -> list[str]:
     ]
     if is_in_memory(export.network.spec.factory):
         verbs = ["# a Python program handed over the network: rlprune.prune or rlprune.search"]
-    lines = [
-        "```sh",
-        *([begun] if command else []),
-        *verbs,
-        "```",
+    return [
+        *_block("sh", [*([begun] if command else []), *verbs]),
         "",
         "All settings: `config.yaml` in the run folder, or `rlprune.load(...).config` of the network file.",
         "",
         f"Seed {export.record.seed}, {export.record.goal.text(' = ')}. Versions: "
-        + ", ".join(f"{name} {version}" for name, version in _versions(export.network).items() if version)
+        + ", ".join(
+            _text(f"{name} {version}") for name, version in _versions(export.network).items() if version
+        )
         + ".",
     ]
-    return lines

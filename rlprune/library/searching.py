@@ -47,17 +47,21 @@ class Frontier:
         report: The page with everything that is known of the run.
     """
 
-    def __init__(self, folder: str | Path, model: nn.Module | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, model: nn.Module | None = None, *, trust_code: bool = False
+    ) -> None:
         """Reads a run folder, of this or another program.
 
         Args:
             folder: For example ``results/NAME``.
             model: The network before pruning, where the search was given one.
+            trust_code: Whether a ``package.module:factory`` that the run's networks name may be imported and
+                called, as for ``rlprune.load``.
 
         Raises:
             ResultsError: It is no run folder, or damaged.
         """
-        self._run, self._model = RunFolder.open(folder), model
+        self._run, self._model, self._trust_code = RunFolder.open(folder), model, trust_code
         self._records = self._run.records()
         self._frontier = frontier(self._records)
         self.folder = self._run.path
@@ -88,14 +92,13 @@ class Frontier:
             trial: Its name, for example ``t0003``.
 
         Raises:
-            CheckpointError: The network needs ``model``, see the constructor.
+            CheckpointError: The network needs ``model`` or ``trust_code``, see the constructor.
             ResultsError: There is no such trial, or it has not finished.
         """
         found = {record.trial: record for record in self._records if record.network}
         if trial not in found:
             raise ResultsError(f"no finished trial {trial!r}: there are {', '.join(found) or 'none'}")
-        trusted = runs_foreign_code(config_from_dict(self._run.config()).model.factory)
-        network = load(self._run.network_path(trial), trust_code=trusted, model=self._model)
+        network = load(self._run.network_path(trial), trust_code=self._trust_code, model=self._model)
         network.record = dataclasses.asdict(found[trial])
         return network
 
@@ -103,6 +106,7 @@ class Frontier:
         """The network to deploy: the fewest MACs with a drop on val of at most so many percentage points.
 
         Raises:
+            CheckpointError: As for ``network``.
             ResultsError: No network keeps the drop within the bound.
         """
         row = choose(self._records, max_drop)
@@ -123,7 +127,7 @@ def search(
     model: nn.Module | str,
     data: DataSplits | str,
     *,
-    b_grid: Sequence[float] | None = None,
+    b_grid: Sequence[float] | float | None = None,
     num_samples: int | None = None,
     name: str | None = None,
     storage_path: str | Path | None = None,
@@ -149,7 +153,7 @@ def search(
             import what it is made of: a class of a notebook or of an installed package will do, and a module
             in the working directory.
         data: The images, as for ``rlprune.prune``. The split test is read once, for the frontier.
-        b_grid: Drop bounds, percentage points (default: the setting ``search.b_grid``).
+        b_grid: Drop bounds, percentage points, or a single one (default: the setting ``search.b_grid``).
         num_samples: Finished trials for each of them (default: the setting ``search.num_samples``).
         name: Name of the run folder (default: ``search`` and the time).
         storage_path: Folder or URL that holds the run folders (default: the setting
@@ -176,7 +180,7 @@ def search(
         model,
         data,
         settings,
-        search__b_grid=None if b_grid is None else tuple(b_grid),
+        search__b_grid=_as_tuple(b_grid),
         search__num_samples=num_samples,
         search__name=name,
         search__storage_path=None if storage_path is None else str(storage_path),
@@ -199,7 +203,16 @@ def search(
     )
     report(folder.path, max_drop=max_drop_of(config))
     folder.push()
-    return Frontier(folder.path, inputs.model)
+    named = runs_foreign_code(inputs.config.model.factory)  # by the caller, who so lets it run
+    return Frontier(folder.path, inputs.model, trust_code=named)
+
+
+def _as_tuple(values: Any) -> Any:
+    """Several values of any kind, such as an array, as a tuple; anything else as it is."""
+    try:
+        return values if isinstance(values, str) else tuple(values)
+    except TypeError:
+        return values
 
 
 def _place(config: Config, resume: bool) -> RunFolder | str:

@@ -244,12 +244,13 @@ def load(path: str | Path, *, trust_code: bool = False, model: nn.Module | None 
     if is_in_memory(spec.factory) and model is None:
         raise CheckpointError(
             f"{path} holds {spec.factory!r}, which was pruned in memory; hand over the network before "
-            "pruning, with any weights: rlprune.load(path, model=...)"
+            "pruning, with any weights, in a Python program: rlprune.load(path, model=...) or "
+            "rlprune.Frontier(folder, model); the command line cannot do that"
         )
     if runs_foreign_code(spec.factory) and not trust_code and model is None:
         raise CheckpointError(
             f"{path} is built by {spec.factory!r}, code outside rlprune; "
-            "if you trust it, use rlprune.load(path, trust_code=True)"
+            "if you trust it, add --trust-code, or trust_code=True in a Python program"
         )
     if not isinstance(state, Mapping):
         raise CheckpointError(f"{path} is damaged: it holds no state dict")
