@@ -1,11 +1,12 @@
 """What a run must find unchanged when it is resumed."""
 
+import dataclasses
 import hashlib
-import json
 
+from rlprune.config import Config
 from rlprune.data import DataSplits
 from rlprune.errors import ResultsError
-from rlprune.results.folder import ENVIRONMENT, RunFolder
+from rlprune.results.folder import BASE, ENVIRONMENT, RunFolder
 from rlprune.training.base import BaseModel
 
 
@@ -18,13 +19,29 @@ def identity(splits: DataSplits, base: BaseModel) -> dict[str, str]:
     return {"data_fingerprint": splits.fingerprint, "base_fingerprint": digest.hexdigest()}
 
 
+def with_base(config: Config, checkpoint: str) -> Config:
+    """The settings with the file of the base model."""
+    return dataclasses.replace(config, base=dataclasses.replace(config.base, checkpoint=checkpoint))
+
+
+def with_kept_base(config: Config, folder: RunFolder) -> Config:
+    """The settings with the base model that the run folder keeps: the file that it came from may be gone."""
+    kept = folder.path / BASE
+    return with_base(config, str(kept)) if kept.is_file() else config
+
+
 def check_identity(folder: RunFolder, found: dict[str, str]) -> None:
     """Refuses to go on with a run on other images or from another base model.
 
     Raises:
-        ResultsError: One of the two has changed since the run was started.
+        ResultsError: One of the two has changed since the run was started, or the folder does not say.
     """
-    known = json.loads((folder.path / ENVIRONMENT).read_text(encoding="utf-8"))
+    if not (folder.path / ENVIRONMENT).is_file():
+        raise ResultsError(
+            f"{folder.path / ENVIRONMENT} is missing, which says what images and base model the run was "
+            "started with; put it back, or start a new run with another --name"
+        )
+    known = folder.environment()
     for name, what in (("data_fingerprint", "images"), ("base_fingerprint", "base model's weights")):
         if known.get(name, found[name]) != found[name]:
             raise ResultsError(

@@ -5,7 +5,8 @@ The verbs and the library drive this and nothing else. What can be refused comes
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from torch import nn
 
@@ -14,13 +15,14 @@ from rlprune.config_loading import config_to_dict
 from rlprune.data import DataSplits, anchored, load_splits
 from rlprune.errors import ConfigError
 from rlprune.final_table import measure_frontier
-from rlprune.identity import check_identity, identity
+from rlprune.identity import check_identity, identity, with_base, with_kept_base
 from rlprune.job import Job, RunInterrupted
 from rlprune.macs_target import check_reachable, targets_of
 from rlprune.results.environment import describe_environment
 from rlprune.results.folder import BASE, RunFolder
 from rlprune.results.record import TrialRecord
 from rlprune.run_latency import check_device, keep_table
+from rlprune.search.interrupt import exclusive
 from rlprune.search.on_nodes import prepare_nodes
 from rlprune.search.ray_session import ray_session
 from rlprune.search.study_storage import with_storage_checked
@@ -61,28 +63,42 @@ def run_whole(
         RunInterrupted: It can be gone on with.
     """
     config = checked(config, job.verb)
-    if isinstance(where, RunFolder) and (where.path / BASE).is_file():
-        config = _with_base(config, str(where.path / BASE))
-    if splits is None:
-        splits = load_splits(config.data)
-    with ray_session(config, verbose=verbose):
-        if job.verb == "search":
-            place = config.search.storage_path if isinstance(where, str) else str(where)
-            prepare_nodes(config, place, splits.sealed(), say)
-        config, base = prepare(config, splits, say, model)
-        if isinstance(where, str):
-            folder = _new_folder(where, config, splits, base)
-            say(f"run folder {folder}")
-        else:
-            folder = where
-            check_identity(folder, identity(splits, base))
-        keep_table(config, folder, splits, base.model)
-        try:
-            records = job.run(config, folder, splits.sealed(), base, resuming)
-        except KeyboardInterrupt as interrupt:
-            raise RunInterrupted(folder) from interrupt
-    measure_frontier(config, folder, splits, base.model, say)
+    with ExitStack() as held:
+        if isinstance(where, RunFolder):
+            held.enter_context(exclusive(where.path))
+            config = with_kept_base(config, where)
+        if splits is None:
+            splits = load_splits(config.data)
+        with ray_session(config, verbose=verbose):
+            if job.verb == "search":
+                place = config.search.storage_path if isinstance(where, str) else str(where)
+                prepare_nodes(config, place, splits.sealed(), say)
+            config, base = prepare(config, splits, say, model)
+            if isinstance(where, str):
+                folder = _new_folder(where, job.verb, config, splits, base)
+                held.enter_context(exclusive(folder.path))
+                say(f"run folder {folder}")
+            else:
+                folder = where
+                check_identity(folder, identity(splits, base))
+                if folder.mirror:
+                    folder.mirror.take_over()
+            with _interruptible(folder):
+                _keep_base(folder, base)
+                keep_table(config, folder, splits, base.model)
+                records = job.run(config, folder, splits.sealed(), base, resuming)
+        with _interruptible(folder):
+            measure_frontier(config, folder, splits, base.model, say)
     return folder, records
+
+
+@contextmanager
+def _interruptible(folder: RunFolder) -> Iterator[None]:
+    """An interrupt within the block names the run, which can be gone on with."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        raise RunInterrupted(folder) from interrupt
 
 
 def prepare(
@@ -155,16 +171,15 @@ def _with_whole(config: Config, names: Iterable[str]) -> Config:
     return dataclasses.replace(config, pruning=dataclasses.replace(config.pruning, keep_whole=whole))
 
 
-def _with_base(config: Config, checkpoint: str) -> Config:
-    """The settings with the file of the base model."""
-    return dataclasses.replace(config, base=dataclasses.replace(config.base, checkpoint=checkpoint))
+def _new_folder(where: str, verb: str, config: Config, splits: DataSplits, base: BaseModel) -> RunFolder:
+    """The folder of a new run."""
+    config = with_base(config, str(base.path.resolve()) if base.path else "")
+    about = {"verb": verb, **describe_environment(sys.argv), **identity(splits, base)}
+    return RunFolder.create(where, config_to_dict(config), about)
 
 
-def _new_folder(where: str, config: Config, splits: DataSplits, base: BaseModel) -> RunFolder:
-    """The folder of a new run, with the base model in it."""
-    config = _with_base(config, str(base.path.resolve()) if base.path else "")
-    about = {**describe_environment(sys.argv), **identity(splits, base)}
-    folder = RunFolder.create(where, config_to_dict(config), about)
-    write_tensors(folder.path / BASE, base.model.state_dict())
-    folder.push()
-    return folder
+def _keep_base(folder: RunFolder, base: BaseModel) -> None:
+    """Writes the base model into the run folder, unless it is there: a run may have been killed before."""
+    if not (folder.path / BASE).exists():
+        write_tensors(folder.path / BASE, base.model.state_dict())
+        folder.push()

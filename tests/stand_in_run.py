@@ -134,6 +134,8 @@ def search_config(b_grid: tuple[float, ...], num_samples: int, **changes: Any) -
 def run(config: Config, place: Path | str, behaviour: dict[str, Any], lines: list[str]) -> list[TrialRecord]:
     resume = bool(RemoteFolder(str(place)).files()) if is_url(place) else Path(place).exists()
     folder = RunFolder.open(place) if resume else RunFolder.create(place, config_to_dict(config), {})
+    if folder.mirror:
+        folder.mirror.take_over()
     return run_trials(
         config, WEIGHTS, behaviour, folder=folder, resume=resume, progress=lines.append, build=StandInRun
     )

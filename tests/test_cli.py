@@ -5,31 +5,40 @@ import csv
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from fsspec.implementations.memory import MemoryFileSystem
 from tiny_network import FACTORY, GROUPS, SETTINGS, build
 from torch import nn
 
 import rlprune
+from rlprune import whole_run
 from rlprune.cli import build_parser, main, overrides_of
 from rlprune.config_loading import config_to_dict, field_help, load_config
 from rlprune.data import DataSplits
+from rlprune.errors import ResultsError
 from rlprune.job import Job
 from rlprune.models import vgg16_bn
 from rlprune.pruning.cost import count_cost
 from rlprune.pruning_run import PruningRun
 from rlprune.results.folder import RunFolder
 from rlprune.results.record import TrialRecord
+from rlprune.search.interrupt import exclusive
+from rlprune.storage import RemoteFolder
 from rlprune.training.base import BaseModel
+from rlprune.verbs import prune, resume
+from rlprune.verbs.whole_run import INTERRUPTED
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rlprune"
@@ -204,6 +213,19 @@ def test_what_cannot_be_resumed(refused: Refused, tmp_path: Path) -> None:
     (folder.path / "prune").mkdir()
     said = refused("search", "--resume", "--storage-path", tmp_path, "--name", "pruned")
     assert f"was made by rlprune prune; use rlprune resume {folder.path}" in said
+    (folder.path / "env.json").write_text('{"verb": "search"')
+    assert "env.json" in refused("resume", folder.path)
+
+
+def test_a_run_that_cannot_be_written_is_refused_before_its_images_are_read(
+    refused: Refused, tmp_path: Path
+) -> None:
+    config = config_to_dict(load_config(None, {"data.source": "imagefolder:nowhere"}))
+    folder = RunFolder.create(tmp_path / "run", config, {"verb": "prune"})
+    assert "nowhere" in refused("resume", folder.path)
+    (folder.path / ".lock").unlink()
+    (folder.path / ".lock").mkdir()  # what root may not write either
+    assert f"{folder.path}: cannot be locked: Is a directory" in refused("resume", folder.path)
 
 
 def test_a_device_that_is_not_there(refused: Refused) -> None:
@@ -507,6 +529,123 @@ def test_an_interrupted_run_can_be_read_and_resumed(
     assert row["drop_val"] <= SETTINGS["pruning.b"]
 
 
+@pytest.fixture
+def prune_with(
+    local_ray: None, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Any], list[str]]:
+    """Gives ``prune`` and ``resume`` another job, and the command of a run in the folder ``a place``."""
+    config = write_config(tmp_path / "run.yaml")
+    place = ["--storage-path", str(tmp_path / "a place"), "--name", "run"]
+
+    def use(job: Any) -> list[str]:
+        for verb in (prune, resume):
+            monkeypatch.setattr(verb, "PRUNE_JOB", Job("prune", job))
+        return ["prune", "--config", str(config), "--base", str(tiny_base), *place]
+
+    return use
+
+
+def interrupt(*_: Any) -> Any:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("moment", ["keep_table", "measure_frontier"])
+def test_an_interrupt_before_and_after_the_job_names_the_way_to_go_on(
+    moment: str,
+    prune_with: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(whole_run, moment, interrupt)
+    assert main(prune_with(lambda *_: [])) == INTERRUPTED
+    said = capsys.readouterr()
+    assert said.out.splitlines()[-1] == str(tmp_path / "a place" / "run")
+    (command,) = [line.partition(": ")[2] for line in said.err.splitlines() if line.startswith("interrupted")]
+    assert shlex.split(command) == ["rlprune", "resume", str(tmp_path / "a place" / "run"), "--trust-code"]
+
+
+@pytest.mark.ray
+def test_a_single_run_that_was_killed_at_once_stays_one_and_gets_its_base_model(
+    prune_with: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(prune_with(interrupt)) == INTERRUPTED
+    path, given = tmp_path / "a place" / "run", []
+    base = (path / "base.pt").read_bytes()
+    (path / "base.pt").unlink()  # as if the kill had come before
+    assert not (path / "prune").exists()
+    place = ["--storage-path", str(tmp_path / "a place"), "--name", "run"]
+    assert main(["search", "--resume", *place]) == 2
+    assert f"was made by rlprune prune; use rlprune resume '{path}'" in capsys.readouterr().err
+
+    def job(config: Any, folder: RunFolder, splits: Any, base: Any, resuming: bool) -> Any:
+        given.append((config.pruning.b, resuming, (folder.path / "base.pt").exists()))
+        return []
+
+    prune_with(job)
+    assert main(["resume", str(path), "--trust-code"]) == 0
+    assert main(["prune", "--resume", *place, "--trust-code"]) == 0
+    assert given == [(SETTINGS["pruning.b"], True, True)] * 2
+    assert (path / "base.pt").read_bytes() == base
+
+
+@pytest.mark.ray
+def test_a_run_is_locked_from_its_job_to_the_end_of_the_final_table(
+    prune_with: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, seen = tmp_path / "a place" / "run", []
+
+    def look(*_: Any) -> Any:
+        with pytest.raises(ResultsError, match="another process is working on this run"), exclusive(path):
+            pass
+        seen.append(len(seen))
+        return []
+
+    monkeypatch.setattr(whole_run, "measure_frontier", look)
+    assert main(prune_with(look)) == 0
+    assert main(["resume", str(path), "--trust-code"]) == 0
+    assert seen == [0, 1, 2, 3]
+    with exclusive(path):
+        assert main(["resume", str(path), "--trust-code"]) == 2
+    assert seen == [0, 1, 2, 3]
+
+
+@pytest.mark.ray
+def test_only_a_run_that_is_gone_on_with_changes_its_driver(
+    prune_with: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(MemoryFileSystem, "store", {})
+    remote = RemoteFolder("memory://bucket/run")
+    assert main([*prune_with(interrupt), "--storage-path", "memory://bucket"]) == INTERRUPTED
+    driver = remote.read("driver.json")
+    assert main(["resume", remote.url]) == 2
+    other_images = {"data_fingerprint": "other", "base_fingerprint": "other"}
+    with monkeypatch.context() as patch:
+        patch.setattr(whole_run, "identity", lambda *_: other_images)
+        assert main(["resume", remote.url, "--trust-code"]) == 2
+    assert "are not those that the run was started with" in capsys.readouterr().err
+    assert remote.read("driver.json") == driver
+    remote.delete("base.pt")
+    assert main(["resume", remote.url, "--trust-code"]) == INTERRUPTED
+    assert remote.read("driver.json") != driver
+    assert remote.read("base.pt")
+
+
+@pytest.mark.ray
+def test_what_looks_at_a_run_needs_no_base_model_but_that_of_the_run(
+    local_ray: None, tiny_base: Path, tmp_path: Path
+) -> None:
+    base, path = shutil.copy(tiny_base, tmp_path / "base.pt"), str(tmp_path / "run")
+    command = ["prune", "--config", str(write_config(tmp_path / "run.yaml")), "--base", str(base)]
+    assert main([*command, "--storage-path", str(tmp_path), "--name", "run"]) == 0
+    Path(base).unlink()
+    assert main(["inspect", path, "t0000", "--group", "0", "--trust-code"]) == 0
+    assert main(["inspect", path, "t0000", "--group", "0", "--trust-code", "--base", str(base)]) == 2
+    methods = ["--methods", "l1-uniform", "--epochs", "0"]
+    assert main(["compare", path, "--trust-code", *methods]) == 0
+
+
 # ---- the test split
 
 
@@ -612,9 +751,6 @@ def test_the_job_of_a_verb_gets_sealed_splits(
     monkeypatch: pytest.MonkeyPatch, tiny_base: Path, tmp_path: Path
 ) -> None:
     """Whatever a run or a search would do, it is handed no test images."""
-    from rlprune.verbs import prune
-    from rlprune.verbs.whole_run import INTERRUPTED
-
     given = []
 
     def job(config: Any, folder: RunFolder, splits: DataSplits, base: BaseModel, resuming: bool) -> Any:

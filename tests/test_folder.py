@@ -1,5 +1,6 @@
 """The run folder: append-only, safe against kills, refused where something is already."""
 
+import errno
 import json
 import logging
 import math
@@ -15,6 +16,7 @@ import pytest
 from rlprune.config import Config
 from rlprune.config_loading import config_from_dict, config_to_dict
 from rlprune.errors import ResultsError
+from rlprune.results import folder as folder_module
 from rlprune.results.environment import describe_environment
 from rlprune.results.folder import RunFolder
 from rlprune.results.record import TrialRecord
@@ -62,6 +64,29 @@ def test_a_folder_with_anything_in_it_is_refused_and_untouched(folder, tmp_path)
         RunFolder.create(tmp_path / "file", {}, {})
     with pytest.raises(ResultsError, match="file is no folder that can be written to"):
         RunFolder.create(tmp_path / "file" / "run", {}, {})
+
+
+def test_a_folder_that_cannot_be_made_leaves_nothing_behind(tmp_path, monkeypatch):
+    place = tmp_path / "results" / "run"
+    with pytest.raises(ResultsError, match="cannot represent an object"):
+        RunFolder.create(place, {"seed": object()}, {})
+    assert list(tmp_path.iterdir()) == []
+
+    def full(path, content):
+        path.write_text("half")
+        if path.name == "env.json":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(folder_module, "write_atomically", full)
+    with pytest.raises(ResultsError, match="No space left on device"):
+        RunFolder.create(place, {}, {})
+    assert list(tmp_path.iterdir()) == []
+    place.mkdir(parents=True)
+    with pytest.raises(ResultsError, match="No space left on device"):
+        RunFolder.create(place, {}, {})
+    assert list(place.iterdir()) == []
+    monkeypatch.undo()
+    assert RunFolder.create(place, {}, {}).records() == []
 
 
 def test_what_is_no_run_folder_is_refused(tmp_path):

@@ -16,6 +16,7 @@ from rlprune.errors import ResultsError
 from rlprune.results.folder import RunFolder
 from rlprune.results.record import TrialRecord
 from rlprune.search.checkpoint_places import newest_remote_checkpoint
+from rlprune.search.runner import _new_attempt
 from rlprune.storage import Mirror, RemoteFolder, fetched, is_url, joined, local_path, shown
 
 
@@ -96,6 +97,7 @@ def test_another_machine_goes_on_with_what_was_pushed(url):
     first.push()
     first.append(record("lost"))
     second = RunFolder.open(url)
+    second.mirror.take_over()
     assert second.path != first.path
     assert [row.trial for row in second.records()] == ["a"]
     assert second.config() == config_to_dict(Config())
@@ -187,6 +189,19 @@ def test_the_newest_undamaged_checkpoint_over_all_attempts(url):
     run.write("tune/attempt-003/t0000/params.json", b"{}")
     assert newest_remote_checkpoint(run, "t0000") == f"{url}/tune/attempt-002/t0000/checkpoint_000001"
     assert newest_remote_checkpoint(run, "t0002") is None
+
+
+def test_attempts_on_a_store_are_ordered_and_counted_by_their_numbers(url):
+    folder = RunFolder.create(url, {}, {})
+    (folder.path / "tune").mkdir()
+    run = folder.mirror.remote
+    for attempt in ("attempt-999", "attempt-1000"):
+        place = f"tune/{attempt}/t0000/checkpoint_000000"
+        run.write(f"{place}/state.pt", b"state")
+        hashes = {"state.pt": hashlib.blake2b(b"state").hexdigest()}
+        run.write(f"{place}/manifest.json", json.dumps(hashes).encode())
+    assert newest_remote_checkpoint(run, "t0000") == f"{url}/tune/attempt-1000/t0000/checkpoint_000000"
+    assert _new_attempt(folder) == "attempt-1001"
 
 
 def test_report_copies_a_run_and_leaves_the_driver_in_peace(url, tmp_path, capsys, monkeypatch):

@@ -19,15 +19,8 @@ from rlprune.results.record import MEASURED_FIELDS, TrialRecord, measured_fields
 from rlprune.results.table import frontier_csv, frontier_markdown
 from rlprune.storage import Mirror, RemoteFolder, is_url, local_path, run_files, shown
 
-CONFIG, ENVIRONMENT, TRIALS, MEASURED, MODELS, AGENTS, BASE = (
-    "config.yaml",
-    "env.json",
-    "trials.jsonl",
-    "measured.json",
-    "models",
-    "agents",
-    "base.pt",
-)
+CONFIG, ENVIRONMENT, TRIALS, MEASURED = "config.yaml", "env.json", "trials.jsonl", "measured.json"
+MODELS, AGENTS, BASE = "models", "agents", "base.pt"
 _TRIAL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _logger = logging.getLogger(__name__)
 
@@ -74,10 +67,11 @@ class RunFolder:
         mirror = Mirror(str(place)) if is_url(place) else None
         path = mirror.path if mirror else local_path(place)
         with _reported(path):
-            (path / MODELS).mkdir(parents=True)  # refused where another process was faster
-            write_atomically(path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
-            write_atomically(path / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
-            (path / TRIALS).touch()
+            settings = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+            files = {CONFIG: settings, ENVIRONMENT: json.dumps(environment, indent=2) + "\n", TRIALS: ""}
+            with _made(path / MODELS):  # refused where another process was faster
+                for name, content in files.items():
+                    write_atomically(path / name, content)
         folder = cls(path, mirror)
         folder.push()
         return folder
@@ -104,7 +98,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, place: str | Path) -> "RunFolder":
-        """The folder of a run that was started before, here or on another machine, to go on with it.
+        """The folder of a run that was started before; to go on with a remote one, its mirror takes it over.
 
         Raises:
             ResultsError: If it is no run folder.
@@ -112,7 +106,7 @@ class RunFolder:
         if is_url(place):
             if TRIALS not in run_files(RemoteFolder(str(place))):
                 raise _no_run(place, f"holds no {TRIALS}")
-            mirror = Mirror(str(place))
+            mirror = Mirror(str(place), takes_over=False)
             return cls(mirror.path, mirror)
         path = local_path(place)
         if not (path / TRIALS).is_file():
@@ -280,6 +274,21 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(temporary, path)
+
+
+@contextmanager
+def _made(models: Path) -> Iterator[None]:
+    """Makes the folder of the networks and those above it; what fails after that leaves none of them."""
+    new = [folder for folder in models.parents if not folder.exists()]
+    models.mkdir(parents=True)
+    try:
+        yield
+    except BaseException:
+        for item in models.parent.iterdir():
+            item.rmdir() if item == models else item.unlink()
+        for folder in new:
+            folder.rmdir()
+        raise
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import fcntl
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -32,14 +32,19 @@ def exclusive(folder: Path) -> Iterator[None]:
     """Hold a folder's lock; the operating system frees it when the process ends, however it ends.
 
     Raises:
-        ResultsError: If another process holds it.
+        ResultsError: If another process holds it, or the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
+    with ExitStack() as opened:
         try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = opened.enter_context((folder / ".lock").open("w"))  # hidden: it is not copied with a run
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ResultsError(
                 f"{folder}: another process is working on this run; wait for it to end, or end it first"
             ) from None
+        except OSError as error:
+            raise ResultsError(
+                f"{folder}: cannot be locked: {error.strerror}; make the run writable, or copy it elsewhere"
+            ) from error
         yield

@@ -19,36 +19,48 @@ from rlprune.storage.remote import DRIVER, TRIALS_OWN, RemoteFolder, run_files
 _SECONDS_BETWEEN_TRIES = 10.0
 _SECONDS_TO_GIVE_UP = 600.0
 _PASSING = (".partial", ".tmp", "-journal", "-wal", "-shm")
-_LAST = (
-    "trials.jsonl",
-    "study.db",
-)  # a row's network comes before it, and the study never runs ahead of the rows
+_ROWS = "trials.jsonl"
+_LAST = (_ROWS, "study.db")  # a row's network comes before it, and the study never runs ahead of the rows
 
 
 class Mirror:
     """A folder of this machine, and a remote one that is kept equal to it by its only writer.
 
-    Another process that opens the same remote folder takes it over; this one then stops at its next push, so
-    that a driver which was believed dead does no harm.
+    Another process that takes the same remote folder over becomes the writer; this one then stops at its next
+    push, so that a driver which was believed dead does no harm.
     """
 
-    def __init__(self, url: str, clock: Callable[[], float] = time.monotonic) -> None:
-        """Takes the remote folder over, and gets what it holds, without the trials' own files.
+    def __init__(
+        self, url: str, clock: Callable[[], float] = time.monotonic, *, takes_over: bool = True
+    ) -> None:
+        """Gets what the remote folder holds, without the trials' own files.
 
         Args:
             url: The remote folder.
             clock: Seconds since any moment.
+            takes_over: Whether to become the writer; a reader may not push before :meth:`take_over`.
         """
         self.remote, self._clock = RemoteFolder(url), clock
         self.path = Path(tempfile.mkdtemp(prefix="rlprune-run-"))
         self._id = uuid.uuid4().hex
         self._failing_since: float | None = None
         self._failed_at = float("-inf")
+        self._pushed: dict[str, tuple[int, int]] = {}
+        atexit.register(self._tidy)
+        if takes_over:
+            self.take_over()
+        else:
+            self._download()
+
+    def take_over(self) -> None:
+        """Makes this process the only writer, then gets what the one before has written meanwhile."""
+        about = {"id": self._id, "host": os.uname().nodename, "process": os.getpid()}
+        self.remote.write(DRIVER, json.dumps(about).encode())  # first: what comes after it is refused there
+        self._download()
+
+    def _download(self) -> None:
         self.remote.download(run_files(self.remote), self.path)
         self._pushed = self._signatures()
-        atexit.register(self._tidy)
-        about = {"id": self._id, "host": os.uname().nodename, "process": os.getpid()}
-        self.remote.write(DRIVER, json.dumps(about).encode())
 
     def push(self, *, patient: bool = False) -> None:
         """Uploads each file that has changed since it was uploaded.
@@ -68,6 +80,8 @@ class Mirror:
         try:
             self._check_driver()
             for name in sorted(changed, key=_order):
+                if name == _ROWS:  # the networks before it may have taken minutes; no other's row is erased
+                    self._check_driver()
                 self.remote.write(name, _content(self.path / name))
                 self._pushed[name] = now[name]
             self._failing_since = None

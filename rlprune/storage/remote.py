@@ -85,12 +85,26 @@ class RemoteFolder:
             self.filesystem.delete_file(f"{self.root}/{name}")
 
     def download(self, names: Iterable[str], to: Path) -> None:
-        """Copies files into a folder of this machine."""
+        """Copies files into a folder of this machine.
+
+        Raises:
+            ResultsError: They cannot be read, or one has a name that may lead out of the folder.
+        """
+        names = list(names)
+        for name in names:
+            self._check_inside(name)
         for name in names:
             content = self.read(name)
             if content is not None:
                 (to / name).parent.mkdir(parents=True, exist_ok=True)
                 (to / name).write_bytes(content)
+
+    def _check_inside(self, name: str) -> None:
+        if {"", ".", ".."} & set(name.split("/")):
+            raise ResultsError(
+                f"{shown(self.url)}: nothing was copied: an object there is named {name!r}, which may lead "
+                "out of the folder that it is copied to; delete it there, if you trust the rest"
+            )
 
     def check_writable(self) -> None:
         """Raises ResultsError unless a file can be written here, read back and deleted."""

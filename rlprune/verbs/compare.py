@@ -45,7 +45,7 @@ def compare(arguments: argparse.Namespace) -> int:
     from rlprune.baselines.rows import frontier_rows, own_records
     from rlprune.baselines.runner import BaselineRunner, check_methods, jobs_of
     from rlprune.data import load_splits
-    from rlprune.identity import check_identity, identity
+    from rlprune.identity import check_identity, identity, with_kept_base
     from rlprune.training.base import obtain_base
 
     if arguments.methods == "list":
@@ -53,7 +53,7 @@ def compare(arguments: argparse.Namespace) -> int:
             print(f"{name}: {about}")
         return 0
     folder = RunFolder.open(arguments.run)
-    config = _config(folder, arguments)
+    config = with_kept_base(_config(folder, arguments), folder)
     methods = _names(arguments.methods) or default_methods(config.pruning.repair)
     check_methods(methods)
     rows = frontier_rows(config, folder, _names(arguments.rows))

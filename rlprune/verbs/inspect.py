@@ -64,7 +64,7 @@ def inspect(arguments: argparse.Namespace) -> int:
     agents = read_tensors(path)
     names = list(agents) if arguments.group is None else [_known("group", arguments.group, agents)]
     check_trusted(config, folder.path, arguments.trust_code)
-    bench, base = _base(config, folder)
+    bench, base = _base(config, folder, arguments)
     groups = {group.name: group for group in bench.groups(base)}
     goal = "minus the drop" if config.pruning.has_target else f"at b = {config.pruning.b:g}"
     say(NOTE.format(images=config.pruning.reward_images, split=config.pruning.reward_split, goal=goal))
@@ -148,14 +148,18 @@ def _trial_config(folder: RunFolder, record: TrialRecord, arguments: argparse.Na
     return trial_config(config_from_dict(folder.config()), settings)
 
 
-def _base(config: Config, folder: RunFolder) -> tuple["Workbench", "nn.Module"]:
+def _base(
+    config: Config, folder: RunFolder, arguments: argparse.Namespace
+) -> tuple["Workbench", "nn.Module"]:
     """What the run worked with; refused if images or base model are others."""
     from rlprune.data import load_splits
-    from rlprune.identity import check_identity, identity
+    from rlprune.identity import check_identity, identity, with_kept_base
     from rlprune.training.base import obtain_base
     from rlprune.workbench import Workbench
 
     splits = load_splits(config.data)
+    if arguments.base is None:
+        config = with_kept_base(config, folder)
     base = obtain_base(config, splits, progress=say)
     check_identity(folder, identity(splits, base))
     return Workbench(config, splits.sealed()), base.model

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import shlex
 import sys
 import time
 
@@ -40,7 +41,7 @@ def start_or_resume(arguments: argparse.Namespace, job: Job) -> int:
         )
     folder = RunFolder.open(_place(config, verb))
     if verb_of(folder) != verb:
-        raise ConfigError(f"{folder} was made by rlprune {verb_of(folder)}; use rlprune resume {folder}")
+        raise ConfigError(f"{folder} was made by rlprune {verb_of(folder)}; use {resume_command(folder)}")
     address = config.search.address if "search.address" in overrides else None
     return run_whole(stored_config(folder, arguments.trust_code, address), folder, job, resuming=True)
 
@@ -70,7 +71,13 @@ def _place(config: Config, verb: str) -> str:
 
 def verb_of(folder: RunFolder) -> str:
     """Which verb made a run folder."""
-    return "prune" if (folder.path / "prune").is_dir() else "search"
+    made_early = "prune" if (folder.path / "prune").is_dir() else "search"  # before env.json named the verb
+    return str(folder.environment().get("verb", made_early))
+
+
+def resume_command(folder: RunFolder) -> str:
+    """The command that goes on with a run, as a shell reads it."""
+    return f"rlprune resume {shlex.quote(str(folder))}"
 
 
 def run_whole(config: Config, where: RunFolder | str, job: Job, *, resuming: bool) -> int:
@@ -85,7 +92,7 @@ def run_whole(config: Config, where: RunFolder | str, job: Job, *, resuming: boo
         print(make_report(folder.path, width=columns()))
         folder.push()
         trust = " --trust-code" if foreign_code(config) else ""
-        print(f"interrupted; go on with: rlprune resume {folder}{trust}", file=sys.stderr)
+        print(f"interrupted; go on with: {resume_command(folder)}{trust}", file=sys.stderr)
         print(folder)
         return INTERRUPTED
     print(make_report(folder.path, max_drop=max_drop_of(config), width=columns()))
