@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -111,6 +112,9 @@ def test_members_copy_one_another_interrupted_or_not(one_ray: None, tmp_path: Pa
     check_study(tmp_path / "whole", records)
     copied = [record for record in records if record.lineage]
     assert copied
+    journal = Journal(tmp_path / "whole" / "tune" / JOURNAL)
+    taken_from = journal.newest_exploit(copied[0].trial)
+    assert re.fullmatch(rf"attempt-001/{taken_from.donor}/checkpoint_\d+", taken_from.checkpoint)
     bounds = {record.trial: record.b for record in records}
     if scheduler == "mo-pbt":
         assert any(record.b not in GRID for record in copied)
@@ -196,6 +200,16 @@ def test_asha_knows_the_trials_of_an_earlier_process() -> None:
         ("t0008", 1): "CONTINUE",
         ("t0008", 2): "STOP",
     }
+
+
+def test_asha_stops_nobody_within_a_grace_period_longer_than_any_trial() -> None:
+    asha = Asha(settings("asha", grace_period=2_000_000))
+    for name, drop in (("t0000", 0.1), ("t0001", 9.0)):
+        asha.on_trial_add(None, Named(name))
+        judged = [
+            asha.on_trial_result(None, Named(name), {"step": n, "score": score(drop, 0.5)}) for n in (1, 999)
+        ]
+        assert judged == ["CONTINUE", "CONTINUE"]
 
 
 def test_a_cut_off_line_of_the_journal_is_left_out(tmp_path: Path) -> None:

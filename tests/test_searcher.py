@@ -131,12 +131,31 @@ def test_runs_that_share_a_database_have_a_study_each(
         ("postgresql://u@127.0.0.1:1/name", "cannot be used: .*refused"),
         ("postgresql://u:secret@127.0.0.1/name", r"a password would be written .* put \$\{NAME\}"),
         ("postgresql://u:${NOT_SET}@127.0.0.1/name", "environment variable NOT_SET is not set"),
+        ("postgresql://u:secret@host:port/name", "no port number; expected a database URL"),
+        ("postgresql://u@[::1/name", "no port number; expected a database URL"),
+        ("sqlite:///~nobody-of-that-name/studies.db", "without ~"),
     ],
 )
 def test_a_database_that_cannot_be_used_is_refused(url: str, named: str) -> None:
     with pytest.raises(ConfigError, match=named) as refused:
         with_storage_checked(stored(url))
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["what?1", "50%20x", "a b", "{}", "ü#@:1", "?%3F"])
+def test_the_study_is_in_the_run_folder_whatever_the_folder_is_called(tmp_path: Path, name: str) -> None:
+    folder, config = tmp_path / name, search_config((1.0,), 1)
+    folder.mkdir()
+    asked(searcher_in(folder, config))
+    assert searcher_in(folder, config).is_complete()
+    assert (folder / "study.db").is_file()
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_the_url_of_a_study_is_the_one_that_the_documentation_gives(tmp_path: Path) -> None:
+    config = search_config((1.0,), 1)
+    assert study_place(config, Path("results/run")).url == "sqlite:///results/run/study.db"
+    assert study_place(config, tmp_path).url == f"sqlite:///{tmp_path}/study.db"
 
 
 def test_a_study_that_knows_more_than_the_rows_is_refused(tmp_path: Path) -> None:
@@ -299,11 +318,23 @@ def test_the_space_becomes_distributions_and_settings_a_config() -> None:
         trial_config(config, {"agent.iterations": 0})
 
 
-def checkpoints(folder: Path, steps: int) -> StandInRun:
+@pytest.mark.parametrize("scheduler", ["none", "pbt"])
+def test_values_that_go_together_make_a_trial_though_others_of_the_space_do_not(scheduler: str) -> None:
+    space = {"agent.warm_start": {"choices": [True, False]}, "agent.policy": {"choices": ["set", "logits"]}}
+    ranges = {"agent.learning_rate": {"low": 0.1, "high": 0.6}}
+    config = search_config((1.0,), 2, scheduler=scheduler, space={**space, **ranges})
+    trial = trial_config(config, {"agent.warm_start": False, "agent.policy": "logits"})
+    assert (trial.agent.warm_start, trial.agent.policy) == (False, "logits")
+    assert trial.search == config.search, "what the run says of its trials stays"
+    with pytest.raises(ConfigError, match=r"^agent\.warm_start: only the set policy"):
+        trial_config(config, {"agent.warm_start": True, "agent.policy": "logits"})
+
+
+def checkpoints(folder: Path, steps: int, attempt: int = 1) -> StandInRun:
     run = StandInRun(search_config((1.0,), 1), WEIGHTS, {})
     for number in range(steps):
         run.step(lambda part: None)
-        path = folder / "attempt-001" / "t0000" / f"checkpoint_{number:06d}"
+        path = folder / f"attempt-{attempt:03d}" / "t0000" / f"checkpoint_{number:06d}"
         path.mkdir(parents=True)
         write_checkpoint(path, run, {"trial": "t0000"})
     return run
@@ -379,6 +410,38 @@ def test_a_later_attempt_comes_before_an_earlier_one(tmp_path: Path) -> None:
     checkpoints(tmp_path, 3)
     assert newest_checkpoint(tmp_path, "t0000") == tmp_path / "attempt-002" / "t0000" / "checkpoint_000001"
     assert newest_checkpoint(tmp_path, "t0001") is None
+
+
+def test_attempts_are_ordered_by_their_numbers(tmp_path: Path) -> None:
+    for attempt, steps in ((999, 3), (1000, 1)):
+        checkpoints(tmp_path, steps, attempt)
+    assert newest_checkpoint(tmp_path, "t0000") == tmp_path / "attempt-1000" / "t0000" / "checkpoint_000000"
+
+
+def test_before_the_first_checkpoint_of_an_attempt_comes_the_last_one_of_the_attempt_before(
+    tmp_path: Path,
+) -> None:
+    for attempt, steps in ((1, 2), (2, 1), (3, 2)):
+        checkpoints(tmp_path, steps, attempt)
+    first, second = (tmp_path / f"attempt-00{number}" / "t0000" for number in (1, 2))
+    damage(second / "checkpoint_000000" / "state.pt", "bit flipped")
+    assert undamaged_at_or_before(second / "checkpoint_000000") == first / "checkpoint_000001"
+    damage(first / "checkpoint_000001" / "state.pt", "bit flipped")
+    assert undamaged_at_or_before(second / "checkpoint_000000") == first / "checkpoint_000000"
+    damage(first / "checkpoint_000000" / "state.pt", "bit flipped")
+    with pytest.raises(CheckpointError, match=r"attempt-002.*checkpoint_000000"):
+        undamaged_at_or_before(second / "checkpoint_000000")
+
+
+def test_the_copy_of_a_remote_checkpoint_has_none_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkpoints(tmp_path, 2)
+    (tmp_path / "attempt-001" / "t0000" / "checkpoint_000001").rename("copy")
+    damage(Path("copy") / "state.pt", "truncated")
+    with pytest.raises(CheckpointError, match=r"copy: .*state\.pt is damaged"):
+        undamaged_at_or_before(Path("copy"))
 
 
 @pytest.mark.parametrize(

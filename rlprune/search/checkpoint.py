@@ -9,8 +9,9 @@ other file) and, once the trial is done, ``network.pt``. Tune copies the folder 
 import dataclasses
 import hashlib
 import json
+import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ CURVES = "curves.jsonl"
 RECORD = "record.json"
 NETWORK = "network.pt"
 MANIFEST = "manifest.json"
+_PLACE = re.compile(r"attempt-(\d+)/t\d+/checkpoint_(\d+)")
 
 
 def write_checkpoint(folder: Path, run: "PruningRun", assignment: Mapping[str, Any]) -> str:
@@ -103,14 +105,33 @@ def verify(folder: Path) -> dict[str, str]:
     return hashes
 
 
+def place_of(checkpoint: str | Path) -> str:
+    """A checkpoint's place in the folder of the trials, wherever that folder was when the path was written.
+
+    Raises:
+        CheckpointError: If it is no path of a trial's checkpoint.
+    """
+    place = "/".join(Path(checkpoint).parts[-3:])
+    if not _PLACE.fullmatch(place):
+        raise CheckpointError(
+            f"{checkpoint}: is no checkpoint of a trial; expected attempt-NNN/tNNNN/checkpoint_NNNNNN"
+        )
+    return place
+
+
+def age(checkpoint: str | Path) -> tuple[int, ...]:
+    """What checkpoints of a trial are sorted by, older ones first; empty for what is none."""
+    found = _PLACE.fullmatch("/".join(Path(checkpoint).parts[-3:]))
+    return tuple(map(int, found.groups())) if found else ()
+
+
 def newest_checkpoint(tune_folder: Path, trial: str) -> Path | None:
     """The newest undamaged checkpoint of a trial over all attempts; None if there is none."""
-    attempts = sorted(tune_folder.glob(f"*/{trial}"), reverse=True)
-    return next((path for attempt in attempts for path in _undamaged(attempt)), None)
+    return _newest_undamaged(_checkpoints(tune_folder, trial))
 
 
 def undamaged_at_or_before(folder: Path) -> Path:
-    """The given checkpoint, or the one before it if it is damaged.
+    """The given checkpoint, or if it is damaged the one before it, which may be of an earlier attempt.
 
     Raises:
         CheckpointError: If none of the trial's checkpoints can be used; says why this one cannot.
@@ -118,8 +139,11 @@ def undamaged_at_or_before(folder: Path) -> Path:
     try:
         verify(folder)
     except CheckpointError:
-        earlier = (path for path in _undamaged(folder.parent) if path.name < folder.name)
-        found = next(earlier, None)
+        if not age(folder):  # a copy of a remote one, alone
+            raise
+        tune_folder, trial = folder.parents[2], folder.parent.name
+        earlier = (path for path in _checkpoints(tune_folder, trial) if age(path) < age(folder))
+        found = _newest_undamaged(earlier)
         if found is None:
             raise
         return found
@@ -133,13 +157,19 @@ def remove_checkpoints(tune_folder: Path, trial: str) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _undamaged(trial_folder: Path) -> Iterator[Path]:
-    for path in sorted(trial_folder.glob("checkpoint_*"), reverse=True):
+def _checkpoints(tune_folder: Path, trial: str) -> list[Path]:
+    found = tune_folder.glob(f"attempt-*/{trial}/checkpoint_*")
+    return [path for path in found if age(path)]
+
+
+def _newest_undamaged(checkpoints: Iterable[Path]) -> Path | None:
+    for path in sorted(checkpoints, key=age, reverse=True):
         try:
             verify(path)
         except CheckpointError:
             continue
-        yield path
+        return path
+    return None
 
 
 def _hash(path: Path) -> str:

@@ -8,7 +8,7 @@ from ray import tune
 
 from rlprune.errors import CheckpointError
 from rlprune.results.folder import RunFolder
-from rlprune.search.checkpoint import CURVES, newest_checkpoint, remove_checkpoints, verify
+from rlprune.search.checkpoint import CURVES, age, newest_checkpoint, remove_checkpoints, verify
 from rlprune.storage import TRIALS_OWN, RemoteFolder, fetched, joined
 
 
@@ -21,9 +21,9 @@ def checkpoint_of(folder: RunFolder, trial: str) -> Path | str | None:
 
 def newest_remote_checkpoint(run: RemoteFolder, trial: str) -> str | None:
     """The URL of the newest undamaged checkpoint of a trial over all attempts; None if there is none."""
-    found = {tuple(name.split("/")[:4]) for name in _remote_names(run, trial)}
-    for parts in sorted(found, reverse=True):
-        url = joined(run.url, *parts)
+    found = {name.rpartition("/")[0] for name in _remote_names(run, trial)}
+    for place in sorted(found, key=age, reverse=True):
+        url = joined(run.url, place)
         with suppress(CheckpointError), fetched(url) as folder:
             verify(folder)
             return url
@@ -46,5 +46,5 @@ def read_curves(checkpoint: tune.Checkpoint) -> bytes:
 
 def _remote_names(run: RemoteFolder, trial: str) -> list[str]:
     """The files of all checkpoints of a trial."""
-    wanted = re.compile(rf"{TRIALS_OWN}/[^/]+/{re.escape(trial)}/checkpoint_\d+/.+")
+    wanted = re.compile(rf"{TRIALS_OWN}/attempt-\d+/{re.escape(trial)}/checkpoint_\d+/[^/]+")
     return [name for name in run.files() if wanted.fullmatch(name)]

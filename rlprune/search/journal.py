@@ -40,7 +40,7 @@ class Exploit:
     Attributes:
         trial: Its name.
         donor: The other's.
-        checkpoint: The donor's checkpoint.
+        checkpoint: The donor's, as its place in the folder of the trials: that may be moved.
         assignment: The fields of the assignment that it goes on with.
     """
 

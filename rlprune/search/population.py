@@ -23,6 +23,7 @@ from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 from ray.tune.schedulers.pb2 import PB2
 
 from rlprune.config import Config
+from rlprune.search.checkpoint import place_of
 from rlprune.search.journal import Exploit, Journal, Meeting, Standing
 from rlprune.search.selection import best_first
 from rlprune.search.trainable import Assignment
@@ -122,7 +123,7 @@ class _Population(PopulationBasedTraining):
             Exploit(
                 trial.config["trial"],
                 donor.config["trial"],
-                self._trial_state[donor].last_checkpoint.path,
+                place_of(self._trial_state[donor].last_checkpoint.path),
                 config,
             )
             for trial, (donor, config) in self._agreed.items()

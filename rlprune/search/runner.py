@@ -5,6 +5,7 @@ A resumed search is a new Tune experiment ("attempt") in the same run folder: wh
 Tune's saved state is pickled, may be older than the last trials, and is not read.
 """
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -113,7 +114,7 @@ def run_trials(
     with exclusive(folder.path / TRIALS_OWN), graceful_signals(), ray_session(config, verbose=verbose):
         tune_folder = folder.path / TRIALS_OWN
         journal = Journal(tune_folder / JOURNAL)
-        going = partial(going_on, folder, journal)
+        going = partial(going_on, config, folder, journal)
         searcher = GridOptunaSearch(config, study_place(config, folder.path), going)
         searcher.reconcile(folder.records())
         total = config.search.n_trials
@@ -201,11 +202,12 @@ def _checkpoints_kept(config: Config) -> int:
 
 
 def _new_attempt(folder: RunFolder) -> str:
-    before = {path.name for path in (folder.path / TRIALS_OWN).glob("attempt-*")}
+    names = [path.name for path in (folder.path / TRIALS_OWN).iterdir()]
     if folder.mirror:
-        names = (name.split("/") for name in folder.mirror.remote.files())
-        before |= {parts[1] for parts in names if parts[0] == TRIALS_OWN}
-    return f"attempt-{len(before) + 1:03d}"
+        written = (name.split("/") for name in folder.mirror.remote.files())
+        names += [parts[1] for parts in written if parts[0] == TRIALS_OWN]
+    numbers = [int(found[1]) for name in names if (found := re.fullmatch(r"attempt-(\d+)", name))]
+    return f"attempt-{max(numbers, default=0) + 1:03d}"
 
 
 def _name_of(trial: Any) -> str:

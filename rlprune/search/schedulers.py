@@ -55,7 +55,7 @@ class Asha(ASHAScheduler):
             time_attr="step",
             metric="score",
             mode="max",
-            max_t=_NEVER,
+            max_t=max(_NEVER, config.search.grace_period),
             grace_period=config.search.grace_period,
             reduction_factor=config.search.reduction_factor,
         )

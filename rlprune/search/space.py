@@ -1,5 +1,6 @@
 """From ``search.space`` to Optuna's distributions, and from sampled settings back to a ``Config``."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,9 @@ def trial_config(config: Config, settings: Mapping[str, Any]) -> Config:
         ConfigError: If a value does not fit its setting, or the values do not go together.
     """
     nested = config_to_dict(config)
+    # other values of the space, and populations, which need one, say nothing of this trial
+    nested["search"] |= {"space": {}, "scheduler": "none"}
     for name, value in settings.items():
         section, _, leaf = name.rpartition(".")
         (nested[section] if section else nested)[leaf] = value
-    return config_from_dict(nested)
+    return dataclasses.replace(config_from_dict(nested), search=config.search)

@@ -87,9 +87,12 @@ def study_place(config: Config, folder: Path) -> StudyPlace:
     Raises:
         ResultsError: If the folder's note of its study cannot be read.
     """
+    import sqlalchemy
+
     url = config.search.study_storage
     if not url:
-        return StudyPlace(f"sqlite:///{folder / DATABASE}", OWN_STUDY)
+        own = sqlalchemy.URL.create("sqlite", database=str(folder / DATABASE))
+        return StudyPlace(own.render_as_string(), OWN_STUDY)
     path = folder / STUDY
     if not path.exists():
         name = f"{folder.resolve().name}-{uuid.uuid4().hex[:8]}"
@@ -109,6 +112,10 @@ def _address(url: str) -> "URL":
         address = make_url(url)
     except ArgumentError as error:
         raise ConfigError(f"search.study_storage: {url!r} is no URL; {_EXPECTED}") from error
+    except ValueError as error:
+        raise ConfigError(
+            f"search.study_storage: what follows the URL's host and a colon is no port number; {_EXPECTED}"
+        ) from error
     if address.get_backend_name() == "sqlite" and address.database in (None, "", ":memory:"):
         raise ConfigError(f"search.study_storage: {url} would keep the study in memory only; {_EXPECTED}")
     if not address.password:
@@ -133,7 +140,10 @@ def _anchored(url: str) -> str:
     address = _address(url)
     if address.get_backend_name() != "sqlite":
         return url
-    path = Path(str(address.database)).expanduser().resolve()
+    try:
+        path = Path(str(address.database)).expanduser().resolve()
+    except RuntimeError as error:  # ~NAME, and nobody of that name
+        raise ConfigError(f"search.study_storage: {url}: {error} Write the path without ~") from error
     return address.set(database=str(path)).render_as_string(hide_password=False)
 
 

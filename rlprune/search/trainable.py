@@ -11,6 +11,7 @@ import numpy as np
 from ray import tune
 
 from rlprune.config import Config
+from rlprune.config_values import SAMPLED_SECTIONS
 from rlprune.errors import ModelError
 from rlprune.results.goal import Goal
 from rlprune.results.step_report import score
@@ -69,8 +70,10 @@ class Assignment:
         return Goal(self.b, self.target_macs)
 
     def to_config(self, config: Config) -> Config:
-        """The settings of this trial, given those of the run."""
-        return trial_config(config, {**self.settings, **goal_settings(self.goal), "seed": self.seed})
+        """The settings of this trial: those of the run, but for what a search may sample."""
+        own = trial_config(config, {**self.settings, **goal_settings(self.goal), "seed": self.seed})
+        sampled = {name: getattr(own, name) for name in SAMPLED_SECTIONS}
+        return dataclasses.replace(config, seed=own.seed, **sampled)
 
 
 def arrays_of(model: "nn.Module") -> Weights:
