@@ -121,6 +121,8 @@ def prepare(
     check_reachable(targets_of(config), network, groups, bench.example, config.pruning.round_to)
     for name, reason in refused.items():
         say(f"the group of {name} stays whole: {reason}")
+    if frozen := [name for name, parameter in network.named_parameters() if not parameter.requires_grad]:
+        say(f"{len(frozen)} tensors ({frozen[0]}, ...) take no gradients and are left out of fine-tuning")
     if streamed := splits.streamed():
         say(f"images of {', '.join(streamed)} are decoded from disk as they are needed (data.stream)")
     config = _with_whole(config, refused)

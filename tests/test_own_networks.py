@@ -14,6 +14,7 @@ from torch.nn.utils import parametrizations
 
 from rlprune.candidates import cut_copy
 from rlprune.config import Config
+from rlprune.config_loading import load_config
 from rlprune.data import DataSplits
 from rlprune.errors import ModelError
 from rlprune.models.load import own_copy
@@ -26,6 +27,7 @@ from rlprune.pruning.verification import check_precision, refused_groups
 from rlprune.safe_backward import safe_backward
 from rlprune.training.base import starting_network
 from rlprune.training.fit import FitSchedule, fit
+from rlprune.whole_run import prepare
 
 EXAMPLE = torch.zeros(1, 3, 8, 8)
 BF16 = torch.bfloat16
@@ -325,6 +327,16 @@ def test_a_program_that_wants_no_gradients_can_train(digits_splits: DataSplits) 
             seed=0,
         )
     assert not torch.equal(model[0][0].weight, before["0.0.weight"])
+
+
+def test_what_is_not_fine_tuned_is_said(digits_splits: DataSplits) -> None:
+    model, said = nn.Sequential(block(3, 8), block(8, 6), head(6)), list[str]()
+    config = load_config(None, ["base.allow_weak=true", "device=cpu"])
+    prepare(config, digits_splits, said.append, model)
+    assert not any("gradients" in line for line in said)
+    model[0].requires_grad_(False)
+    prepare(config, digits_splits, said.append, model)
+    assert "3 tensors (0.0.weight, ...) take no gradients and are left out of fine-tuning" in said
 
 
 def test_what_is_frozen_stays_so_in_a_network_that_is_rebuilt() -> None:
