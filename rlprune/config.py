@@ -229,14 +229,14 @@ class SearchConfig:
     reduction_factor: float = setting(
         2.0,
         "asha: one in so many of the trials goes on, until so many times as many groups are done",
-        above=1,
+        low=1.1,
     )
-    cpus_per_trial: float = setting(1.0, "CPUs (and torch threads) of a trial", above=0)
+    cpus_per_trial: float = setting(1.0, "CPUs (and torch threads) of a trial", low=0.0001)
     gpus_per_trial: float = setting(0.0, "fraction of a GPU, or a whole number of GPUs, of a trial", low=0)
     env_runners_per_trial: int = setting(
         0, "further processes of a trial that judge a part of every step's masks", low=0
     )
-    cpus_per_env_runner: float = setting(1.0, "CPUs (and torch threads) of an env runner", above=0)
+    cpus_per_env_runner: float = setting(1.0, "CPUs (and torch threads) of an env runner", low=0.0001)
     gpus_per_env_runner: float = setting(0.0, "fraction of a GPU, or whole GPUs, of an env runner", low=0)
     max_failures: int = setting(3, "times a failed trial is retried from its checkpoint", low=0)
     address: str = setting("local", "Ray cluster: local | auto | HOST:PORT")

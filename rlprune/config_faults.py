@@ -2,9 +2,13 @@
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 from rlprune.config import Config, SearchConfig
 from rlprune.storage import is_url, shown
+
+_LEAST_SHARE = 1e-4
+_LONGEST_NAME = 200
 
 
 def faults_of(config: Config) -> Iterator[str]:
@@ -49,9 +53,26 @@ def faults_of(config: Config) -> Iterator[str]:
             "pruning.budget: a planned budget counts filters, macs or params; use one of them as "
             "pruning.efficiency, or another budget; got efficiency latency"
         )
+    yield from _home_faults(config)
     yield from _search_faults(config.search)
     yield from _grid_faults(config.search)
     yield from _population_faults(config.search)
+
+
+def _home_faults(config: Config) -> Iterator[str]:
+    places = {
+        "data.source": config.data.source.partition(":")[2],
+        "data.root": config.data.root,
+        "base.checkpoint": config.base.checkpoint,
+        "base.start": config.base.start,
+        "base.cache": config.base.cache,
+        "search.storage_path": config.search.storage_path,
+    }
+    for name, place in places.items():
+        try:
+            Path(place).expanduser()
+        except RuntimeError:  # ~NAME, and nobody of that name
+            yield f"{name}: {place} is in nobody's home folder; write the path without ~"
 
 
 def _search_faults(search: SearchConfig) -> Iterator[str]:
@@ -61,6 +82,8 @@ def _search_faults(search: SearchConfig) -> Iterator[str]:
             "search.name: expected the name of one folder, without a path; "
             f"got {search.name!r}; put folders into search.storage_path"
         )
+    if len(search.name.encode(errors="replace")) > _LONGEST_NAME:
+        yield f"search.name: expected at most {_LONGEST_NAME} bytes; got {search.name[:20]}..."
 
 
 def _grid_faults(search: SearchConfig) -> Iterator[str]:
@@ -82,6 +105,8 @@ def _grid_faults(search: SearchConfig) -> Iterator[str]:
 def _gpu_faults(search: SearchConfig) -> Iterator[str]:
     for name in ("gpus_per_trial", "gpus_per_env_runner"):
         gpus = getattr(search, name)
+        if 0 < gpus < _LEAST_SHARE:
+            yield f"search.{name}: Ray shares out no less than {_LEAST_SHARE:g}; got {gpus:g}"
         if gpus > 1 and gpus != int(gpus):
             yield f"search.{name}: above 1 only whole numbers can be scheduled; got {gpus:g}"
     if search.env_runners_per_trial and (search.gpus_per_trial > 0) != (search.gpus_per_env_runner > 0):

@@ -123,6 +123,27 @@ def test_all_faults_are_told_at_once(refused: Refused, tmp_path: Path) -> None:
         assert sum(fault in line for line in said) == 1, fault
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--data", "parquet:~nobody-here/x"), "data.source: ~nobody-here/x is in nobody's home folder"),
+        (("--base", "~nobody-here/x.pt"), "base.checkpoint: ~nobody-here/x.pt is in nobody's"),
+        (("--storage-path", "~nobody-here/x"), "search.storage_path: ~nobody-here/x is in nobody's"),
+        (("--name", "x" * 300), "search.name: expected at most 200 bytes"),
+        (("--gpus-per-trial", "0.00005"), "search.gpus_per_trial: Ray shares out no less than 0.0001"),
+        (("--cpus-per-trial", "0.00005"), "search.cpus_per_trial"),
+    ],
+)
+def test_what_only_the_machine_would_refuse(
+    options: tuple[str, ...], expected: str, refused: Refused
+) -> None:
+    assert expected in refused("search", *options)
+
+
+def test_a_run_in_nobodys_home(refused: Refused) -> None:
+    assert "~nobody-here/x is in nobody's home folder" in refused("resume", "~nobody-here/x")
+
+
 @pytest.mark.parametrize("verb", ["prune", "base"])
 @pytest.mark.parametrize("kind", ["imagefolder", "parquet"])
 def test_a_missing_data_folder_is_named(verb: str, kind: str, refused: Refused, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from rlprune.errors import ConfigError
+
 
 def is_url(place: str | Path) -> bool:
     """Whether a place is on another system than this machine's files; ``file://`` is not."""
@@ -10,9 +12,16 @@ def is_url(place: str | Path) -> bool:
 
 
 def local_path(place: str | Path) -> Path:
-    """The path of a place among this machine's files, which may be in a folder that all machines share."""
+    """The path of a place among this machine's files, which may be in a folder that all machines share.
+
+    Raises:
+        ConfigError: It begins with ``~NAME``, and nobody is named so.
+    """
     text = str(place)
-    return Path(urlsplit(text).path if text.startswith("file://") else text).expanduser()
+    try:
+        return Path(urlsplit(text).path if text.startswith("file://") else text).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{text} is in nobody's home folder; write the path without ~") from error
 
 
 def joined(place: str | Path, *names: str) -> str:
