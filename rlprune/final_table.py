@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from rlprune.config import Config
+from rlprune.config import Config, FineTuneConfig
 from rlprune.data import DataInfo, DataSplits, ImageSplit
 from rlprune.errors import DataError
 from rlprune.models.build import is_in_memory, runs_foreign_code
@@ -59,7 +59,7 @@ def measure_frontier(
     missing = [row for row in frontier(records.values()) if row.accuracy_test is None]
     if missing:
         known = _known_tuned_base(records.values())
-        tuned = _tuned_base(config, splits, base, progress) if known is None else None
+        tuned = _tuned_base(_as_a_row(config, missing), splits, base, progress) if known is None else None
         progress(f"measuring {len(missing)} network(s) of the frontier on {len(splits.test):,} test images")
         networks = _loaded(config, folder, missing, base)
         for row in _measured(config, splits, base.eval(), missing, networks, tuned):
@@ -80,6 +80,22 @@ def _known_tuned_base(records: Iterable[TrialRecord]) -> dict[str, Any] | None:
     return None
 
 
+def _as_a_row(config: Config, rows: Iterable[TrialRecord]) -> Config:
+    """The run's settings with the fine-tuning of one row: of that whose learning rate is in the middle."""
+
+    def tuned(row: TrialRecord) -> FineTuneConfig:
+        section = "finetune."
+        own = {
+            name.removeprefix(section): value
+            for name, value in row.settings.items()
+            if name.startswith(section)
+        }
+        return dataclasses.replace(config.finetune, **own)
+
+    every = sorted((tuned(row) for row in rows), key=lambda settings: settings.learning_rate)
+    return dataclasses.replace(config, finetune=every[(len(every) - 1) // 2])
+
+
 def _tuned_base(
     config: Config, splits: DataSplits, base: nn.Module, progress: Callable[[str], None]
 ) -> TunedBase | None:
@@ -89,7 +105,10 @@ def _tuned_base(
     bench = Workbench(config, splits.sealed())
     n_groups = len(bench.groups(base.to(bench.device)))
     epochs = run_epochs(config.finetune, n_groups, config.pruning.sweeps)
-    progress(f"fine-tuning the base model for {epochs:g} epochs, as long as a pruned network, to compare")
+    progress(
+        f"fine-tuning the base model for {epochs:g} epochs at {config.finetune.learning_rate:g}, as long as "
+        "a pruned network, to compare"
+    )
     tuned = tune_base(bench, base, epochs)
     warn_of_gain(tuned, config.finetune.base_gain, progress)
     return tuned
@@ -109,7 +128,7 @@ def measure_network(
     """
     tuned = None
     if splits.test is not None:
-        tuned = _tuned_base(config, splits, base, progress)
+        tuned = _tuned_base(_as_a_row(config, [record]), splits, base, progress)
         progress(f"measuring the network on {len(splits.test):,} test images")
     return _measured(config, splits, base.eval(), [record], [network], tuned)[0]
 

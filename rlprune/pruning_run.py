@@ -193,7 +193,7 @@ class PruningRun:
         return self.position // (len(self._order) + 1)
 
     def _purpose(self, name: str) -> tuple[str | int, ...]:
-        """What the draws for a group are for: each sweep has its own."""
+        """What the draws of a group's agent and fine-tunings are for: each sweep has its own."""
         return (name, "sweep", self._sweep + 1) if self._sweep else (name,)
 
     def _fine_tuned(self, candidate: Candidate, *purpose: str | int) -> Candidate:

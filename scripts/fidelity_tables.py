@@ -1,6 +1,7 @@
 """Tables of ``bench_reward_fidelity.py`` from its records: how each way of measuring ranks masks."""
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,8 +10,10 @@ from scipy.stats import rankdata
 
 BOOTSTRAPS = 1000
 AGENTS = ("fresh", "fixed")
+GAINS = "Gains over Taylor's mask of the same size, percentage points, mean ± standard error over agents:"
 
 Floats = NDArray[np.floating]
+Positions = NDArray[np.integer]
 
 
 def weighted_tau(first: Floats, second: Floats, same: NDArray[np.bool_], weights: Floats) -> Floats:
@@ -35,23 +38,35 @@ def weighted_tau(first: Floats, second: Floats, same: NDArray[np.bool_], weights
         return pairs(one * other) / np.sqrt(pairs(np.abs(one)) * pairs(np.abs(other)))
 
 
-def spearman(first: Floats, second: Floats, drawn: NDArray[np.integer]) -> Floats:
-    """Spearman's rank correlation for samples of the masks, given as positions ``(s, m)``: ``(s,)``."""
-    ranks = [rankdata(values[drawn], axis=1) for values in (first, second)]
-    one, other = (rank - rank.mean(1, keepdims=True) for rank in ranks)
-    with np.errstate(invalid="ignore"):
-        return (one * other).sum(1) / np.sqrt((one**2).sum(1) * (other**2).sum(1))
+def spearman(first: Floats, second: Floats, samples: Sequence[Positions]) -> Floats:
+    """Spearman's rank correlation for each of some samples of the masks: ``(s,)``."""
+
+    def one(drawn: Positions) -> float:
+        ranks = [rankdata(values[drawn]) for values in (first, second)]
+        first_ranks, second_ranks = (rank - rank.mean() for rank in ranks)
+        with np.errstate(invalid="ignore"):
+            norm = np.sqrt((first_ranks**2).sum() * (second_ranks**2).sum())
+            return float((first_ranks * second_ranks).sum() / norm)
+
+    return np.array([one(drawn) for drawn in samples])
 
 
-def samples(masks: int) -> NDArray[np.integer]:
-    """Positions of the masks as they are, and of bootstrap samples of them: ``(1 + BOOTSTRAPS, m)``."""
-    drawn = np.random.default_rng(0).integers(masks, size=(BOOTSTRAPS, masks))
-    return np.concatenate([np.arange(masks)[None], drawn])
+def bootstrapped(groups: Sequence[str]) -> list[Positions]:
+    """Positions of the masks as they are, and in bootstrap samples.
+
+    Whole groups are drawn: masks of one group are alike, so single ones would make intervals too narrow.
+
+    Args:
+        groups: The group of each mask.
+    """
+    members = [np.flatnonzero(np.array(groups) == name) for name in dict.fromkeys(groups)]
+    draws = np.random.default_rng(0).integers(len(members), size=(BOOTSTRAPS, len(members)))
+    return [np.arange(len(groups)), *(np.concatenate([members[one] for one in draw]) for draw in draws)]
 
 
-def counted(drawn: NDArray[np.integer]) -> Floats:
-    """How often each mask is in each sample."""
-    return np.stack([np.bincount(row, minlength=len(row)) for row in drawn]).astype(float)
+def counted(samples: Sequence[Positions]) -> Floats:
+    """How often each mask is in each sample; the first one holds all of them."""
+    return np.stack([np.bincount(drawn, minlength=len(samples[0])) for drawn in samples]).astype(float)
 
 
 def with_interval(values: Floats) -> str:
@@ -98,14 +113,14 @@ def rank_lines(rows: list[Row], epochs: float) -> list[str]:
         "| way | tau, all masks | tau within a group | tau within a group at equal count | Spearman |",
         "|---|---|---|---|---|",
     ]
-    drawn = samples(len(masks))
-    weights = counted(drawn)
+    samples = bootstrapped([row["group"] for row in masks])
+    weights = counted(samples)
     scopes = [comparable(masks), comparable(masks, "group"), comparable(masks, "group", "ratio")]
     ways = {name: np.array([row["lost"][name] for row in masks]) for name in masks[0]["lost"]}
     ways["val, repaired, not fine-tuned"] = np.array([row["repaired"] for row in masks])
     for name, lost in ways.items():
         taus = [with_interval(weighted_tau(lost, drops, same, weights)) for same in scopes]
-        lines.append(f"| {name} | {' | '.join(taus)} | {with_interval(spearman(lost, drops, drawn))} |")
+        lines.append(f"| {name} | {' | '.join(taus)} | {with_interval(spearman(lost, drops, samples))} |")
     return lines
 
 
@@ -146,7 +161,10 @@ def group_lines(rows: list[Row], epochs: float) -> list[str]:
         for other in others:
             gains = [drops[group, other, ratio] - drops[group, "agent", ratio] for group, ratio in whole]
             ahead.append(f"{other} {mean_and_error(np.array(gains))}")
-        lines += ["", f"The agent's masks are ahead, mean of {len(whole)}: {', '.join(ahead)}."]
+        lines += [
+            "",
+            f"The agent's masks are ahead, mean of {len(whole)} ± standard error: {', '.join(ahead)}.",
+        ]
     return lines
 
 
@@ -185,5 +203,5 @@ def fidelity_report(rows: list[Row]) -> str:
     for count in epochs:
         text += [f"Drop on val after {count:g} epochs, percentage points:", "", *group_lines(rows, count), ""]
     if of_kind(rows, "agent"):
-        text += ["Gains over Taylor's mask of the same size, percentage points:", "", *gap_lines(rows)]
+        text += [GAINS, "", *gap_lines(rows)]
     return "\n".join(text).strip()

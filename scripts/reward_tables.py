@@ -12,6 +12,8 @@ from pathlib import Path
 from fidelity_tables import fidelity_report
 from records import Row, of_kind, read_rows, spread, where_from, with_part
 
+from rlprune.config import AgentConfig
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "reward.md"
 RECORDS = ROOT / "docs" / "reward"
@@ -20,7 +22,7 @@ CLOCKS = {
     "cpu": "CPU seconds summed over the threads, because the machine was shared",
 }
 
-MASKS_A_GROUP = 128
+MASKS_A_GROUP = AgentConfig().iterations * AgentConfig().masks
 """Masks that an agent judges with the default settings; the set-up of a group is shared among them."""
 
 
@@ -130,10 +132,10 @@ def engine_report(rows: list[Row]) -> str:
         first = repeats[0][0]
         text += [
             f"{len(repeats[0])} groups, {first['images']} images, {first['masks']} masks a group for the "
-            f"engine and {first['plain_masks']} for the slow ways, {len(repeats)} interleaved repeats: "
-            f"median [least, greatest]; {CLOCKS[runs[0]['clock']]}; {peak_dtype(runs)} matrix-product peak "
-            f"{max(run['peak'] for run in runs) / 1e9:.0f} GMAC/s. With set-up: shared among {MASKS_A_GROUP} "
-            "masks, as many as an agent judges with the default settings.",
+            f"engine and {first['plain_masks']} for the slow ways and raw fp32, {len(repeats)} interleaved "
+            f"repeats: median [least, greatest]; {CLOCKS[runs[0]['clock']]}; {peak_dtype(runs)} "
+            f"matrix-product peak {max(run['peak'] for run in runs) / 1e9:.0f} GMAC/s. With set-up: shared "
+            f"among {MASKS_A_GROUP} masks, as many as an agent judges with the default settings.",
             "",
         ]
     for lines in (speed_lines(rows), group_lines(rows), agreement_lines(rows)):

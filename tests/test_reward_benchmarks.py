@@ -86,7 +86,7 @@ def test_what_the_agents_masks_are_ahead_by_hand() -> None:
         "| b | 7.00 / 3.00 | 5.00 / 2.00 |",
         "| c | 9.00 /  |  /  |",
         "",
-        "The agent's masks are ahead, mean of 3: l1 +3.00 ± 0.58.",
+        "The agent's masks are ahead, mean of 3 ± standard error: l1 +3.00 ± 0.58.",
     ]
 
 

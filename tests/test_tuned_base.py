@@ -33,14 +33,22 @@ def weak_model() -> nn.Module:
     return build(num_classes=10).eval()
 
 
-def finished_run(path: Path, config: Config, splits: DataSplits, model: nn.Module, trials: int) -> RunFolder:
-    """A run folder with so many finished trials, each of which removed nothing."""
+def finished_run(
+    path: Path,
+    config: Config,
+    splits: DataSplits,
+    model: nn.Module,
+    trials: int,
+    rates: tuple[float, ...] = (),
+) -> RunFolder:
+    """A run folder with so many finished trials, each of which removed nothing, at these learning rates."""
     folder = RunFolder.create(path, config_to_dict(config), {})
     run = PruningRun(config, model, splits.sealed())
     for number in range(trials):
         name = f"t{number:04}"
         run.save_network(folder.network_path(name))
-        record = dataclasses.replace(run.record(), status="COMPLETE", trial=name)
+        own = {"finetune.learning_rate": rates[number]} if rates else {}
+        record = dataclasses.replace(run.record(), status="COMPLETE", trial=name, settings=own)
         folder.append(dataclasses.replace(record, drop_val=-1.0 * number, macs_ratio=1.0 + number))
     return folder
 
@@ -107,6 +115,21 @@ def test_later_rows_take_over_what_is_known(
     assert len(rows) == 2
     assert {row.tuned_base_accuracy_test for row in rows} == {first.tuned_base_accuracy_test}
     assert sum("fine-tuning the base model" in line for line in said) == 1
+
+
+def test_the_base_is_tuned_as_the_row_in_the_middle(
+    weak_model: nn.Module, digits_splits: DataSplits, tmp_path: Path
+) -> None:
+    config, said = settings(finetune__learning_rate=1e20), []
+    rates = (0.5, 0.01, 0.02)
+    folder = finished_run(tmp_path / "run", config, digits_splits, weak_model, 3, rates)
+    rows = measure_frontier(config, folder, digits_splits, weak_model, said.append)
+    assert len(rows) == 3
+    assert any("epochs at 0.02, as long as a pruned network" in line for line in said)
+    tuned, base = rows[0].tuned_base_accuracy_val, rows[0].base_accuracy_val
+    assert tuned is not None
+    assert base is not None
+    assert tuned > base, "the rate of the run's settings would have ruined it"
 
 
 def test_a_good_base_is_not_warned_of_and_the_row_can_be_left_out(
