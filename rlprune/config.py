@@ -229,7 +229,7 @@ class SearchConfig:
     reduction_factor: float = setting(
         2.0,
         "asha: one in so many of the trials goes on, until so many times as many groups are done",
-        low=1.1,
+        above=1,
     )
     cpus_per_trial: float = setting(1.0, "CPUs (and torch threads) of a trial", low=0.0001)
     gpus_per_trial: float = setting(0.0, "fraction of a GPU, or a whole number of GPUs, of a trial", low=0)

@@ -1,13 +1,17 @@
 """Settings that cannot work together, each with what to do (single ones are checked when they are loaded)."""
 
+import dataclasses
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from rlprune.config import Config, SearchConfig
 from rlprune.storage import is_url, shown
 
 _LEAST_SHARE = 1e-4
+_LEAST_REDUCTION = 1.1
 _LONGEST_NAME = 200
 
 
@@ -53,19 +57,81 @@ def faults_of(config: Config) -> Iterator[str]:
             "pruning.budget: a planned budget counts filters, macs or params; use one of them as "
             "pruning.efficiency, or another budget; got efficiency latency"
         )
-    yield from _home_faults(config)
     yield from _search_faults(config.search)
     yield from _grid_faults(config.search)
     yield from _population_faults(config.search)
 
 
+def replaced(config: Config, name: str, value: Any) -> Config:
+    """The settings with another value under a dotted name."""
+    section, _, leaf = name.rpartition(".")
+    if not section:
+        return dataclasses.replace(config, **{leaf: value})
+    changed = dataclasses.replace(getattr(config, section), **{leaf: value})
+    return dataclasses.replace(config, **{section: changed})
+
+
+def space_faults(config: Config, known: Collection[str]) -> Iterator[str]:
+    """Values that Optuna could sample and that cannot be combined with the other settings.
+
+    Args:
+        config: The settings.
+        known: Faults that they have anyhow.
+    """
+    for name, entry in config.search.space.items():
+        for value in _examples(entry):
+            faults = [fault for fault in faults_of(replaced(config, name, value)) if fault not in known]
+            if faults:
+                yield f"search.space.{name}: can give {value!r}, but {faults[0]}"
+                break
+
+
+def faults_of_given(config: Config, known: Collection[str]) -> Iterator[str]:
+    """What is wrong with settings that a user gives here and now; stored ones may be of another machine.
+
+    Args:
+        config: The settings.
+        known: Faults that they have anyhow.
+    """
+    yield from _home_faults(config)
+    if len(config.search.name.encode(errors="replace")) > _LONGEST_NAME:
+        yield f"search.name: expected at most {_LONGEST_NAME} bytes; got {config.search.name[:20]}..."
+    if config.search.reduction_factor < _LEAST_REDUCTION:
+        yield (
+            f"search.reduction_factor: expected at least {_LEAST_REDUCTION:g}; "
+            f"got {config.search.reduction_factor:g}"
+        )
+    if not known:
+        yield from _pair_faults(config)
+
+
+def _pair_faults(config: Config) -> Iterator[str]:
+    """Values that Optuna could sample together and that cannot be combined."""
+    examples = {name: _examples(entry) for name, entry in config.search.space.items()}
+    for name, other in itertools.combinations(examples, 2):
+        for one, two in itertools.product(examples[name], examples[other]):
+            faults = list(faults_of(replaced(replaced(config, name, one), other, two)))
+            if faults:
+                yield f"search.space: can give {name} {one!r} with {other} {two!r}, but {faults[0]}"
+                break
+
+
+def _examples(entry: Mapping[str, Any]) -> list[Any]:
+    """All choices, or both ends of a range and, for whole numbers, one value of the other parity."""
+    if "choices" in entry:
+        return list(entry["choices"])
+    low, high = entry["low"], entry["high"]
+    return [low, low + 1, high] if isinstance(low, int) else [low, high]
+
+
 def _home_faults(config: Config) -> Iterator[str]:
+    default = Config()
     places = {
         "data.source": config.data.source.partition(":")[2],
-        "data.root": config.data.root,
+        "data.root": "" if config.data.root == default.data.root else config.data.root,
         "base.checkpoint": config.base.checkpoint,
         "base.start": config.base.start,
-        "base.cache": config.base.cache,
+        "base.cache": "" if config.base.cache == default.base.cache else config.base.cache,
         "search.storage_path": config.search.storage_path,
     }
     for name, place in places.items():
@@ -82,8 +148,6 @@ def _search_faults(search: SearchConfig) -> Iterator[str]:
             "search.name: expected the name of one folder, without a path; "
             f"got {search.name!r}; put folders into search.storage_path"
         )
-    if len(search.name.encode(errors="replace")) > _LONGEST_NAME:
-        yield f"search.name: expected at most {_LONGEST_NAME} bytes; got {search.name[:20]}..."
 
 
 def _grid_faults(search: SearchConfig) -> Iterator[str]:

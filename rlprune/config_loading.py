@@ -1,7 +1,6 @@
 """Strict loading of settings: YAML and overrides in; a ``Config``, or every fault at once, out."""
 
 import dataclasses
-import itertools
 import json
 import math
 import re
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from rlprune.config import FACTORY_ARGUMENTS, Config
-from rlprune.config_faults import faults_of
+from rlprune.config_faults import faults_of, faults_of_given, replaced, space_faults
 from rlprune.config_values import Setting, all_settings, coerce, coerce_space, describe, nearest
 from rlprune.errors import ConfigError
 
@@ -95,7 +94,9 @@ class _Loading:
         self.values: dict[str, Any] = {}
         self.sources: dict[str, str] = {}
         self.faults: list[str] = []
-        self.level = 0  # of what is taken in now: 0 for a file, 1 for what overrides it
+        self.level = (
+            0  # of what is taken in now: 0 for a file or stored settings, 1 for what overrides a file
+        )
         self.levels: dict[str, int] = {}
 
     def take_mapping(self, mapping: Any, source: str) -> None:
@@ -176,13 +177,13 @@ class _Loading:
     def finish(self) -> Config:
         """The settings, or all faults in one :class:`ConfigError`."""
         good: dict[str, Any] = {}
-        replaced: set[str] = set()
+        defaulted: set[str] = set()
         if "model.factory" in self.values:
             good["model.arguments"] = FACTORY_ARGUMENTS.get(str(self.values["model.factory"]), {})
         for name, value in self.values.items():
             good[name], faults = coerce(self.known[name], value)
             if faults and good[name] == self.known[name].default:
-                replaced.add(name)
+                defaulted.add(name)
             self.faults += [fault + self.sources[name] for fault in faults]
         if "search.space" in good:
             good["search.space"], faults = coerce_space(good["search.space"], self.known)
@@ -192,8 +193,10 @@ class _Loading:
             good["search.b_grid"] = ()
         config = _build(good)
         combinations = list(faults_of(config))
-        combinations += _space_faults(config, set(combinations))
-        self.faults += [fault for fault in combinations if not any(name in fault for name in replaced)]
+        combinations += space_faults(config, set(combinations))
+        if self.level:
+            combinations += faults_of_given(config, set(combinations))
+        self.faults += [fault for fault in combinations if not any(name in fault for name in defaulted)]
         if self.faults:
             raise ConfigError(self.faults)
         return config
@@ -207,43 +210,8 @@ def _build(values: Mapping[str, Any]) -> Config:
     """The defaults with the given settings (dotted name -> value of the right type) in their place."""
     config = Config()
     for name, value in values.items():
-        config = _replaced(config, name, value)
+        config = replaced(config, name, value)
     return config
-
-
-def _replaced(config: Config, name: str, value: Any) -> Config:
-    section, _, leaf = name.rpartition(".")
-    if not section:
-        return dataclasses.replace(config, **{leaf: value})
-    changed = dataclasses.replace(getattr(config, section), **{leaf: value})
-    return dataclasses.replace(config, **{section: changed})
-
-
-def _space_faults(config: Config, known_faults: set[str]) -> Iterator[str]:
-    """Values that Optuna could sample and that cannot be combined with other settings, or with each other."""
-    alone = set()
-    for name, entry in config.search.space.items():
-        for value in _examples(entry):
-            faults = [f for f in faults_of(_replaced(config, name, value)) if f not in known_faults]
-            if faults:
-                yield f"search.space.{name}: can give {value!r}, but {faults[0]}"
-                alone.add(name)
-                break
-    examples = {name: _examples(entry) for name, entry in config.search.space.items() if name not in alone}
-    for name, other in itertools.combinations(examples, 2):
-        for one, two in itertools.product(examples[name], examples[other]):
-            both = _replaced(_replaced(config, name, one), other, two)
-            if faults := [fault for fault in faults_of(both) if fault not in known_faults]:
-                yield f"search.space: can give {name} {one!r} with {other} {two!r}, but {faults[0]}"
-                break
-
-
-def _examples(entry: Mapping[str, Any]) -> list[Any]:
-    """All choices, or both ends of a range and, for whole numbers, one value of the other parity."""
-    if "choices" in entry:
-        return list(entry["choices"])
-    low, high = entry["low"], entry["high"]
-    return [low, low + 1, high] if isinstance(low, int) else [low, high]
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -91,7 +91,7 @@ class Workbench:
         model = model.to(self.device).eval()
         whole = self._config.pruning.keep_whole
         groups, refused = read_groups(model, self.example, whole)
-        refused |= refused_groups(model, groups, self.example)
+        refused |= refused_groups(model, groups, self.example, self._config.pruning.fidelity)
         check_precision(model, self.example, self._dtype)
         groups = [group for group in groups if group.name not in refused]
         if not groups:

@@ -118,7 +118,23 @@ def in_place() -> nn.Module:
     )
 
 
-COMPUTED = (reading_what_it_makes, called_twice, two_norms, in_place)
+def written_into() -> nn.Module:
+    """What is written into is read before and after it, by its old name."""
+
+    def forward(n: Own, x: torch.Tensor) -> torch.Tensor:
+        x = n.stem(x)
+        y = n.short(x)
+        z = n.conv(x) + y
+        y.add_(z).mul_(2.0)
+        pooled = y.mean(3, keepdim=True).unsqueeze_(4)
+        pooled.squeeze_(4)
+        return n.head(y + z) + n.head(pooled)
+
+    layers = {"stem": block(3, 6), "short": nn.Conv2d(6, 5, 1), "conv": block(6, 5)}
+    return Own(forward, **layers, head=head(5))
+
+
+COMPUTED = (reading_what_it_makes, called_twice, two_norms, in_place, written_into)
 
 
 @pytest.fixture(scope="module")
@@ -242,23 +258,25 @@ REFUSED = {
 def test_what_cannot_be_cut_stays_whole_and_says_why(kind: str, digits_splits: DataSplits) -> None:
     build, name, reason = REFUSED[kind]
     groups, refused = read_groups(model := build().eval(), EXAMPLE, ())
-    refused |= refused_groups(model, groups, EXAMPLE)
+    refused |= refused_groups(model, groups, EXAMPLE, Config().pruning.fidelity)
     assert name in refused
     with pytest.raises(AssertionError, match=reason):
         raise AssertionError(refused[name])
     assert any(group.name not in refused for group in groups), "the others can be cut"
 
 
-def test_writing_into_what_is_read_once_more_is_refused() -> None:
-    def forward(n: Own, x: torch.Tensor) -> torch.Tensor:
-        x = n.first(x)
-        x.add_(1.0)
-        return n.head(x)
-
-    with pytest.raises(ModelError, match=r"writes into a tensor.*add_"):
-        trace(Own(forward, first=block(3, 8), head=head(8)), fold_batch_norm=False)
-    with pytest.raises(ModelError, match=r"writes into a tensor.*sub_"):
+def test_writing_into_what_others_hold_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"writes into its input .*sub_"):
         trace(Own(lambda n, x: n.head(x.sub_(0.5)), head=head(3)), fold_batch_norm=False)
+
+    def viewed(n: Own, x: torch.Tensor) -> torch.Tensor:
+        x = n.first(x)
+        rows = x.flatten(1)
+        x.add_(1.0)
+        return n.head(x) + rows.sum(1, keepdim=True)
+
+    with pytest.raises(ModelError, match=r"another name .*add_"):
+        trace(Own(viewed, first=block(3, 8), head=head(8)), fold_batch_norm=False)
 
 
 def test_a_layer_without_bf16_names_the_precision() -> None:
@@ -269,13 +287,14 @@ def test_a_layer_without_bf16_names_the_precision() -> None:
     check_precision(nn.Sequential(block(3, 8), head(8)).eval(), EXAMPLE, BF16)
 
 
-def test_statistics_that_cannot_be_estimated_again_are_refused(images: torch.Tensor) -> None:
+def test_statistics_that_cannot_be_estimated_again_leave_the_group_whole() -> None:
     model = warm(nn.Sequential(block(3, 8), nn.Conv2d(8, 6, 1), OwnNorm(6), nn.ReLU(), head(6)))
-    first, last = find_groups(model, EXAMPLE)
-    with pytest.raises(ModelError, match=r"choose pruning\.fidelity"):
-        make_engine(model, first, images, images, "bn")
-    make_engine(model, last, images, images, "bn").whole_accuracy()
-    make_engine(model, first, images, images, "raw").whole_accuracy()
+    groups = find_groups(model, EXAMPLE)
+    assert len(groups) == 2
+    assert refused_groups(model, groups, EXAMPLE, "raw") == {}
+    refused = refused_groups(model, groups, EXAMPLE, "bn")
+    assert list(refused) == ["0.0"]
+    assert "choose pruning.fidelity" in refused["0.0"]
 
 
 def test_importance_counts_each_call_of_a_layer(images: torch.Tensor) -> None:
@@ -301,10 +320,29 @@ def test_auxiliary_heads_are_refused(digits_splits: DataSplits) -> None:
     model = Own(forward, first=block(3, 8), head=head(8), other=head(8))
     with pytest.raises(ModelError, match=r"gives tuple, not logits.*training mode"):
         starting_network(Config(), digits_splits, model)
+    untrained = load_config(None, ["finetune.group_epochs=0", "finetune.final_epochs=0"])
+    starting_network(untrained, digits_splits, model)
     plain = warm(nn.Sequential(block(3, 8), head(8)))
     before = copy.deepcopy(plain.state_dict())
     tried = starting_network(Config(), digits_splits, plain)
     assert all(torch.equal(value, before[name]) for name, value in tried.state_dict().items())
+
+
+def test_what_trains_on_a_whole_batch_only_is_accepted(digits_splits: DataSplits) -> None:
+    def forward(n: Own, x: torch.Tensor) -> torch.Tensor:
+        x = n.first(x)
+        if n.training:
+            x = torch.cat(x.chunk(x.size(0) // 16)).add_(torch.randn_like(x))
+        return n.head(x)
+
+    starting_network(Config(), digits_splits, Own(forward, first=block(3, 8), head=head(8)))
+
+    def broken(n: Own, x: torch.Tensor) -> torch.Tensor:
+        assert not n.training, "not made to be trained"
+        return n.head(x)
+
+    with pytest.raises(ModelError, match=r"cannot compute in training mode: not made to be trained"):
+        starting_network(Config(), digits_splits, Own(broken, head=head(3)))
 
 
 def test_a_network_that_was_loaded_to_be_used_can_be_pruned_again() -> None:

@@ -240,6 +240,7 @@ def _with_info(
         faults.append(f"std: expected numbers above 0; got {info.std}")
     if faults:
         raise ConfigError(faults)
+    info = dataclasses.replace(info, flip=bool(info.flip), crop_padding=int(info.crop_padding))
     parts = {name: part for name in ("train", "reward", "val") if (part := made.split(name))}
     if made.test is not None:
         parts["test"] = made.test

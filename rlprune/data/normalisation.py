@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import Any
 
 import numpy as np
 
@@ -60,13 +61,14 @@ def crop_padding_for(*sides: int) -> int:
     return min(sides) // 8
 
 
-def augmentation_faults(flip: object, crop_padding: object, image_shape: tuple[int, ...]) -> list[str]:
+def augmentation_faults(flip: object, crop_padding: Any, image_shape: tuple[int, ...]) -> list[str]:
     """What keeps images of this shape (c, h, w) from being mirrored and shifted so."""
     faults = []
-    if not isinstance(flip, bool):
+    if not isinstance(flip, bool | np.bool_):
         faults.append(f"flip: expected True or False; got {flip!r}")
     side = min(image_shape[1:])
-    if isinstance(crop_padding, bool) or not (isinstance(crop_padding, int) and 0 <= crop_padding < side):
+    whole = isinstance(crop_padding, int | np.integer) and not isinstance(crop_padding, bool)
+    if not (whole and 0 <= crop_padding < side):
         faults.append(
             f"crop_padding: expected a whole number from 0 to {side - 1} for images of {image_shape[1]} x "
             f"{image_shape[2]} pixels; got {crop_padding!r}"
@@ -89,8 +91,9 @@ def numbered_classes(what: str, hint: str, train: np.ndarray, *others: np.ndarra
     distinct, rows = len(np.unique(train)), len(train)
     largest = max(int(labels.max(initial=0)) for labels in (train, *others))
     if rows > 2 and (distinct == rows or largest >= rows):
+        where = "" if largest == train.max() else " in val or test"
         raise DataError(
-            f"{what}: {distinct} distinct labels for {rows} images, up to {largest}, look like ids; labels "
-            f"number the classes from 0: give such ones, or {hint}"
+            f"{what}: {distinct} distinct labels for {rows} images, up to {largest}{where}, look like ids; "
+            f"labels number the classes from 0: give such ones, or {hint}"
         )
     return tuple(str(label) for label in range(largest + 1))

@@ -71,7 +71,8 @@ def own_copy(model: nn.Module) -> nn.Module:
 def trainable(model: nn.Module) -> nn.Module:
     """The network; its parameters take gradients from now on if none did (it was loaded to be used)."""
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        model.requires_grad_(True)
+        for parameter in model.parameters():
+            parameter.requires_grad_(parameter.is_floating_point())
     return model
 
 

@@ -26,8 +26,8 @@ def trace(model: nn.Module, *, fold_batch_norm: bool) -> fx.GraphModule:
             reads the convolution and it runs once.
 
     Raises:
-        ModelError: The forward pass depends on the values of its inputs, or writes into a tensor that is
-            read once more.
+        ModelError: The forward pass depends on the values of its inputs, or writes into them or into a tensor
+            that has another name.
     """
     try:
         graph = fx.symbolic_trace(copy.deepcopy(model).eval())
@@ -43,21 +43,75 @@ def trace(model: nn.Module, *, fold_batch_norm: bool) -> fx.GraphModule:
     return graph
 
 
+_ALIASES = {
+    *(
+        "getitem",
+        "view",
+        "view_as",
+        "reshape",
+        "reshape_as",
+        "transpose",
+        "permute",
+        "movedim",
+        "swapaxes",
+        "t",
+    ),
+    *(
+        "squeeze",
+        "unsqueeze",
+        "flatten",
+        "unflatten",
+        "chunk",
+        "split",
+        "narrow",
+        "select",
+        "unbind",
+        "diagonal",
+    ),
+    *(
+        "expand",
+        "expand_as",
+        "contiguous",
+        "detach",
+        "Flatten",
+        "Unflatten",
+        "Identity",
+        "Dropout",
+        "Dropout2d",
+    ),
+}
+"""Operations and layers that may give another name to the memory that they read."""
+
+
 def _write_nothing_in_place(graph: fx.GraphModule) -> None:
     """Has ``x.add_(y)`` give a new tensor: ``x`` may be a value that is kept for every mask."""
-    for node in graph.graph.nodes:
+
+    def is_alias(node: fx.Node) -> bool:
+        target = node.target
+        if node.op == "call_module":
+            return type(graph.get_submodule(str(target))).__name__ in _ALIASES
+        return (target if isinstance(target, str) else target.__name__) in _ALIASES
+
+    nodes, changed = list(graph.graph.nodes), set[fx.Node]()
+    for place, node in enumerate(nodes):
         method = str(node.target)
         if node.op != "call_method" or not method.endswith("_"):
             continue
         if not callable(getattr(torch.Tensor, method[:-1], None)):  # requires_grad_ writes nothing
             continue
         source = node.args[0]
-        if source.op == "placeholder" or len(source.users) > 1 or not node.users:
+        earlier = [source, *(user for user in nodes[:place] if user in source.users)]
+        aliases = [] if method[:-1] in _ALIASES else [other for other in earlier if is_alias(other)]
+        if source.op == "placeholder" or set(aliases) - changed:
+            what = "its input" if source.op == "placeholder" else "a tensor that has another name"
             raise ModelError(
-                f"the forward pass writes into a tensor that is read once more ({source.name}.{method}); "
-                f"write y = x.{method[:-1]}(...) instead of x.{method}(...)"
+                f"the forward pass writes into {what} ({source.name}.{method}); write "
+                f"y = x.{method[:-1]}(...) instead of x.{method}(...)"
             )
         node.target = method[:-1]
+        changed.add(node)
+        for later in nodes[place + 1 :]:
+            later.replace_input_with(source, node)
     graph.recompile()
 
 

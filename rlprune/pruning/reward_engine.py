@@ -11,11 +11,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rlprune.errors import ModelError, PruningError
+from rlprune.errors import PruningError
 from rlprune.pruning.byte_layers import ByteFormat, runs_bytes
 from rlprune.pruning.byte_suffix import ByteSuffix, never_negative
 from rlprune.pruning.groups import FilterGroup
@@ -96,11 +95,6 @@ class RewardEngine:
         self._norms = [module for module in part.suffix.modules() if isinstance(module, _BatchNorm)]
         for norm in self._norms:
             norm.momentum = 1.0
-        if fidelity == "bn" and any(node.target is F.batch_norm for node in part.suffix.graph.nodes):
-            raise ModelError(
-                f"behind the group of {group.name} a batch norm is computed by a class of the network's own, "
-                "whose statistics cannot be estimated again; choose pruning.fidelity repair or raw"
-            )
         with torch.inference_mode():
             self._images = PrefixCache(part, inputs, labels, dtype, cache_bytes, prepare)
             self._totals_device = labels.device

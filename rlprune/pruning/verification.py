@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from rlprune.errors import ModelError
@@ -17,7 +18,9 @@ TOLERANCE = 1e-3
 _IMAGES = 3
 
 
-def refused_groups(model: nn.Module, groups: list[FilterGroup], example: torch.Tensor) -> dict[str, str]:
+def refused_groups(
+    model: nn.Module, groups: list[FilterGroup], example: torch.Tensor, fidelity: str
+) -> dict[str, str]:
     """Why some groups cannot be pruned after all, by name: each is parted, masked and cut once.
 
     Between a group's layers there may be operations that the dependency graph takes for harmless and that
@@ -28,6 +31,7 @@ def refused_groups(model: nn.Module, groups: list[FilterGroup], example: torch.T
         model: The network, in evaluation mode.
         groups: Its groups.
         example: One normalised input batch ``(n, c, h, w)`` on the network's device.
+        fidelity: How masked networks are measured: ``raw``, ``bn`` or ``repair``.
 
     Raises:
         ModelError: The network cannot be traced.
@@ -45,7 +49,12 @@ def refused_groups(model: nn.Module, groups: list[FilterGroup], example: torch.T
             except ModelError as error:
                 reasons[group.name] = str(error)
                 continue
-            if not _cut_equals_masked(model, group, inputs):
+            if fidelity == "bn" and any(node.target is F.batch_norm for node in part.suffix.graph.nodes):
+                reasons[group.name] = (
+                    "behind it a batch norm is computed by a class of the network's own, whose statistics "
+                    "cannot be estimated again; choose pruning.fidelity repair or raw"
+                )
+            elif not _cut_equals_masked(model, group, inputs):
                 reasons[group.name] = (
                     "the network without its filters is not the network with them masked: something between "
                     "its layers looks at several filters at a time"

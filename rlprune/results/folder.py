@@ -5,7 +5,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -235,8 +235,8 @@ class RunFolder:
         if any(record.lineage for record in records):
             files["population.png"] = population_png(records)
         if measured:
-            text = json.dumps({**self._measured(), **measured}, indent=2, allow_nan=False)
-            files = {MEASURED: text + "\n", **files}
+            text = json.dumps({**self._measured(), **measured}, indent=2, allow_nan=False) + "\n"
+            files = {MEASURED: text, **files}
         self.write_files(files)
         return rows
 
@@ -249,10 +249,8 @@ class RunFolder:
 
 
 def _taken(place: str | Path) -> ResultsError:
-    return ResultsError(
-        f"{shown(place)}: holds something already and is not overwritten; "
-        "continue the run in it with --resume, or give the new run another --name"
-    )
+    advice = "continue the run in it with --resume, or give the new run another --name"
+    return ResultsError(f"{shown(place)}: holds something already and is not overwritten; {advice}")
 
 
 def _no_run(place: str | Path, why: str) -> ResultsError:
@@ -284,10 +282,11 @@ def _made(models: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for item in models.parent.iterdir():
-            item.rmdir() if item == models else item.unlink()
-        for folder in new:
-            folder.rmdir()
+        with suppress(OSError):  # what others have put there stays
+            for name in (CONFIG, ENVIRONMENT, TRIALS):
+                (models.parent / name).unlink(missing_ok=True)
+            for folder in (models, *new):
+                folder.rmdir()
         raise
 
 

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM end a search gracefully, and one process at a time works in a run folder."""
 
+import errno
 import fcntl
 import signal
 import threading
@@ -10,6 +11,8 @@ from types import FrameType
 
 from rlprune.errors import ResultsError
 from rlprune.local_ray import handlers_kept
+
+_RIGHTS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextmanager
@@ -29,7 +32,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock; the operating system frees it when the process ends, however it ends.
+    """Hold a folder's lock; it is free again when the process (with its forks) ends, however it ends.
 
     Raises:
         ResultsError: If another process holds it, or the folder cannot be written.
@@ -44,7 +47,6 @@ def exclusive(folder: Path) -> Iterator[None]:
                 f"{folder}: another process is working on this run; wait for it to end, or end it first"
             ) from None
         except OSError as error:
-            raise ResultsError(
-                f"{folder}: cannot be locked: {error.strerror}; make the run writable, or copy it elsewhere"
-            ) from error
+            advice = "make the run writable, or copy it elsewhere" if error.errno in _RIGHTS else "see to it"
+            raise ResultsError(f"{folder}: cannot be locked: {error.strerror}; {advice}") from error
         yield

@@ -31,6 +31,7 @@ from rlprune.training.tensor_file import read_tensors, write_tensors
 _WARMUP_SHARE = 0.25
 _TRIED_IMAGES = 2
 """Images that a new network is tried with in training mode, where batch norm may need two."""
+_CPU = torch.device("cpu")
 IMBALANCE = 1.5
 """Times its even share that the largest class of val may have before it is taken as chance."""
 
@@ -127,7 +128,7 @@ def starting_network(config: Config, splits: DataSplits, given: nn.Module | None
     """
     info = splits.info
     model = _built(config, splits) if given is None else own_copy(given)
-    images, _ = image_tensor(splits.train.take(np.arange(1)), torch.device("cpu"))
+    images, _ = image_tensor(splits.train.take(np.arange(1)), _CPU)
     try:
         with evaluating(model), torch.inference_mode():
             logits = model(Preprocess(info)(images))
@@ -143,22 +144,28 @@ def starting_network(config: Config, splits: DataSplits, given: nn.Module | None
             f"{config.model.factory!r} must give logits (n, {info.num_classes}) for these data; "
             f"for one image it gave {shape}"
         )
-    _check_training(config.model.factory, model, Preprocess(info)(images), info.num_classes)
+    if given is None or config.finetune.group_epochs or config.finetune.final_epochs:
+        _check_training(config, model, splits)
     return model
 
 
-def _check_training(name: str, model: nn.Module, image: torch.Tensor, num_classes: int) -> None:
+def _check_training(config: Config, model: nn.Module, splits: DataSplits) -> None:
     """Refuses a network that cannot compute in training mode, or gives something else there."""
-    learner, images = copy.deepcopy(model).train(), image.expand(_TRIED_IMAGES, -1, -1, -1)
-    try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            outputs = learner(images)
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise ModelError(f"{name!r} cannot compute in training mode: {error}") from error
-    if not isinstance(outputs, torch.Tensor) or outputs.shape != (_TRIED_IMAGES, num_classes):
+    name, info = config.model.factory, splits.info
+    for count in (_TRIED_IMAGES, config.finetune.batch_size):  # the whole batch only where few are not enough
+        images, _ = image_tensor(splits.train.take(np.arange(min(count, len(splits.train)))), _CPU)
+        try:
+            with torch.random.fork_rng(devices=[]), torch.no_grad():
+                outputs = copy.deepcopy(model).train()(Preprocess(info)(images))
+            break
+        except Exception as error:  # whatever code of the user's raises
+            fault = error
+    else:
+        raise ModelError(f"{name!r} cannot compute in training mode: {fault}") from fault
+    if not isinstance(outputs, torch.Tensor) or outputs.shape != (len(images), info.num_classes):
         raise ModelError(
-            f"{name!r} gives {type(outputs).__name__}, not logits (n, {num_classes}), in training mode; "
-            "switch its auxiliary heads off (aux_logits: false in model.arguments of torchvision's networks)"
+            f"{name!r} gives {type(outputs).__name__}, not logits (n, {info.num_classes}), in training mode; "
+            "switch its auxiliary heads off (torchvision's: aux_logits=False, or false in model.arguments)"
         )
 
 
