@@ -364,3 +364,27 @@ def test_a_setting_in_two_spellings(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text("agent: {masks: 6}\nagent.masks: 8")
     with pytest.raises(ConfigError, match=r"agent\.masks: is given twice"):
         load_config(tmp_path / "study.yaml", [])
+
+
+def test_what_was_stored_is_judged_less_strictly_than_what_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = config_to_dict(Config())
+    stored["base"]["cache"], stored["search"]["reduction_factor"] = "~nobody-here/bases", 1.05
+    stored["search"]["name"] = "x" * 220
+    stored["search"]["space"] = {
+        "pruning.efficiency": {"choices": ["macs", "latency"]},
+        "pruning.budget": {"choices": ["spread", "planned"]},
+    }
+    config = config_from_dict(stored)
+    given = {
+        f"{section}.{leaf}": value
+        for section in ("base", "search")
+        for leaf, value in stored[section].items()
+        if leaf in ("cache", "reduction_factor", "name", "space")
+    }
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, given)
+    assert len(str(caught.value).splitlines()) >= 4
+    assert config.search.reduction_factor == 1.05
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
+    load_config(None, {})

@@ -73,7 +73,7 @@ def spot(laboratory: Laboratory, folder: Path) -> None:
     search = person.submits([*SEARCH, "--storage-path", STORAGE])
     until_in_the_middle(bucket, cloud, search)
     before = total(bucket.checkpoints("run"))
-    name, host = next(iter(cloud.up("worker").items()))  # the first: its trials are in the middle, not in set-up
+    name, host = next(iter(cloud.up("worker").items()))  # the first one: its trials have begun
     trials = trials_on(host)
     assert trials
     say(f"{name} is reclaimed, with {trials} trials; saved steps: {before}")
