@@ -26,8 +26,8 @@ from rlprune.pruning.surgery import resize_to_state
 from rlprune.pruning.verification import check_precision, refused_groups
 from rlprune.safe_backward import safe_backward
 from rlprune.training.base import starting_network
-from rlprune.training.fit import FitSchedule, fit
 from rlprune.whole_run import prepare
+from rlprune.workbench import Workbench
 
 EXAMPLE = torch.zeros(1, 3, 8, 8)
 BF16 = torch.bfloat16
@@ -352,18 +352,11 @@ def test_a_network_that_was_loaded_to_be_used_can_be_pruned_again() -> None:
 
 
 def test_a_program_that_wants_no_gradients_can_train(digits_splits: DataSplits) -> None:
-    model, schedule = nn.Sequential(block(3, 8), head(8)), FitSchedule(0.1, 64, 0.1, 0.0, 0.0, 0.0)
+    model = nn.Sequential(block(3, 8), head(8))
     before = copy.deepcopy(model.state_dict())
+    bench = Workbench(load_config(None, ["device=cpu"]), digits_splits.sealed())
     with torch.no_grad():
-        fit(
-            model,
-            digits_splits.train,
-            digits_splits.info,
-            schedule,
-            device=torch.device("cpu"),
-            dtype=torch.float32,
-            seed=0,
-        )
+        assert bench.fine_tune(model, 0.1, "here")
     assert not torch.equal(model[0][0].weight, before["0.0.weight"])
 
 
