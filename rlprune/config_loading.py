@@ -94,9 +94,7 @@ class _Loading:
         self.values: dict[str, Any] = {}
         self.sources: dict[str, str] = {}
         self.faults: list[str] = []
-        self.level = (
-            0  # of what is taken in now: 0 for a file or stored settings, 1 for what overrides a file
-        )
+        self.level = 0  # of what is taken in now: 0 for a file or a stored run, 1 for what overrides it
         self.levels: dict[str, int] = {}
 
     def take_mapping(self, mapping: Any, source: str) -> None:

@@ -22,6 +22,7 @@ from rlprune.config_loading import config_to_dict, load_config
 from rlprune.data import DataSplits, image_tensor
 from rlprune.errors import CheckpointError, ConfigError, ModelError, ResultsError
 from rlprune.library import progress as shown
+from rlprune.library.searching import _place
 from rlprune.pruning.cost import count_cost
 from rlprune.results.folder import RunFolder
 from rlprune.results.record import TrialRecord
@@ -351,3 +352,18 @@ def test_a_factory_that_the_call_names_needs_no_further_trust(tiny_base: Path, t
         rlprune.Frontier(tmp_path / "named").choose(max_drop=100)
     again = rlprune.Frontier(tmp_path / "named", trust_code=True).choose(max_drop=100)
     assert done.stdout.split() == [str(again.macs)]
+
+
+def test_a_run_begun_when_given_settings_were_sampled_too_goes_on(tmp_path: Path) -> None:
+    given = {"search.storage_path": str(tmp_path), "search.name": "run", "agent.learning_rate": 0.2}
+    config = load_config(None, given)
+    before = config_to_dict(config)
+    before["search"]["space"] = config_to_dict(load_config(None, {}))["search"]["space"]
+    assert "agent.learning_rate" in before["search"]["space"]
+    folder = RunFolder.create(tmp_path / "run", before, {})
+    opened = _place(config, resume=True)
+    assert isinstance(opened, RunFolder)
+    assert opened.path == folder.path
+    other = load_config(None, given | {"search.space": {"agent.iterations": {"low": 1, "high": 3}}})
+    with pytest.raises(ConfigError, match=r"was started with search\.space"):
+        _place(other, resume=True)

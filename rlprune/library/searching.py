@@ -227,10 +227,8 @@ def _place(config: Config, resume: bool) -> RunFolder | str:
         return place
     folder = RunFolder.open(place)
     now, then = (_flat(config_to_dict(settings)) for settings in (config, config_from_dict(folder.config())))
-    sampled = {name: then["search.space"].get(name) for name in now["search.space"]}
-    then["search.space"] = (
-        sampled  # what is given is not sampled now; a run begun before this goes on with its own
-    )
+    # What is given is not sampled; a run that was begun when it was goes on with its own space.
+    then["search.space"] = {name: then["search.space"].get(name) for name in now["search.space"]}
     other = [name for name in now if now[name] != then[name] and name not in _FOUND_AGAIN]
     if other:
         raise ConfigError(

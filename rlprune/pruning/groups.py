@@ -229,10 +229,7 @@ def _read_members(found: tp.Group, names: dict[nn.Module, str]) -> tuple[list[Me
         if positions.size == 0 or positions.min() < 0:
             return members, f"{names[module]} holds some of its filters more often than others"
         if role == "producer" and set(positions.flat) != set(range(len(module.weight))):
-            return (
-                members,
-                f"{names[module]} shares its filters with what has another number of them",
-            )
+            return members, f"{names[module]} shares its filters with what has another number of them"
         members.append(Member(names[module], role, positions))
     return members, ""
 

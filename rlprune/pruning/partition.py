@@ -43,43 +43,11 @@ def trace(model: nn.Module, *, fold_batch_norm: bool) -> fx.GraphModule:
     return graph
 
 
-_ALIASES = {
-    *(
-        "getitem",
-        "view",
-        "view_as",
-        "reshape",
-        "reshape_as",
-        "transpose",
-        "permute",
-        "movedim",
-        "swapaxes",
-        "t",
-    ),
-    *(
-        "squeeze",
-        "unsqueeze",
-        "flatten",
-        "unflatten",
-        "chunk",
-        "split",
-        "narrow",
-        "select",
-        "unbind",
-        "diagonal",
-    ),
-    *(
-        "expand",
-        "expand_as",
-        "contiguous",
-        "detach",
-        "Flatten",
-        "Unflatten",
-        "Identity",
-        "Dropout",
-        "Dropout2d",
-    ),
-}
+_ALIASES = frozenset(
+    "getitem view view_as reshape reshape_as transpose permute movedim swapaxes t squeeze unsqueeze flatten "
+    "unflatten chunk split narrow select unbind diagonal expand expand_as contiguous detach Flatten "
+    "Unflatten Identity Dropout Dropout2d".split()
+)
 """Operations and layers that may give another name to the memory that they read."""
 
 
@@ -87,10 +55,9 @@ def _write_nothing_in_place(graph: fx.GraphModule) -> None:
     """Has ``x.add_(y)`` give a new tensor: ``x`` may be a value that is kept for every mask."""
 
     def is_alias(node: fx.Node) -> bool:
-        target = node.target
         if node.op == "call_module":
-            return type(graph.get_submodule(str(target))).__name__ in _ALIASES
-        return (target if isinstance(target, str) else target.__name__) in _ALIASES
+            return type(graph.get_submodule(str(node.target))).__name__ in _ALIASES
+        return getattr(node.target, "__name__", node.target) in _ALIASES
 
     nodes, changed = list(graph.graph.nodes), set[fx.Node]()
     for place, node in enumerate(nodes):
