@@ -18,6 +18,7 @@ from rlprune.data import DataSplits
 from rlprune.errors import CheckpointError, ConfigError, ResultsError
 from rlprune.models import build_model
 from rlprune.pruning.groups import find_groups
+from rlprune.pruning.latency import autocast_for, measure_latency, with_cast_weights
 from rlprune.pruning.latency_table import TIMED, LatencyTable, LayerTimes, layer_widths, rising
 from rlprune.pruning.layer_times import measure_table
 from rlprune.pruning.surgery import cut, groups_after_cut
@@ -280,3 +281,31 @@ def test_errors_and_ranks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         "| 1.00 / -1.00 |"
     )
     assert rounding_lines(rows)[2] == "| a | 32 | 1 | 3 | 1.00 [0.50, 2.00] | 0.50 [0.50, 1.00] |"
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_weights_cast_beforehand_give_what_autocast_gives(name: str) -> None:
+    torch.manual_seed(0)
+    model = build_model(name, NETWORKS[name], 10, 3).eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode(), autocast_for(images.device, torch.bfloat16):
+        expected = model(images)
+        found = with_cast_weights(model, torch.bfloat16)(images)
+    assert torch.equal(found, expected)
+
+
+def test_networks_are_timed_with_their_weights_in_the_precision() -> None:
+    seen: list[torch.dtype] = []
+
+    class Noting(nn.Sequential):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            seen.extend(parameter.dtype for parameter in self.parameters())
+            return super().forward(images)
+
+    model = Noting(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(2)).eval()
+    model(EXAMPLE)
+    for dtype in (torch.bfloat16, torch.float32):
+        seen.clear()
+        measure_latency([model], EXAMPLE, passes=1, dtype=dtype)
+        assert set(seen) == {dtype}
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}

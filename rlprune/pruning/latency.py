@@ -1,11 +1,13 @@
 """Measured latency of networks: the time of one forward pass on this machine's device."""
 
+import copy
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 WARM_UP = 3
 
@@ -30,16 +32,18 @@ def measure_latency(
     """Times networks side by side: their passes take turns, so that all see the machine in the same state.
 
     Args:
-        models: Networks in evaluation mode on the example's device, or functions that run one.
+        models: Networks in evaluation mode on the example's device, or functions that run one. They are left
+            as they are.
         example: One input batch ``(n, c, h, w)``.
         passes: Timed passes of each network.
-        dtype: bfloat16 computes under autocast; float32 does not.
+        dtype: bfloat16 computes under autocast, with weights that were cast before; float32 does not.
 
     Returns:
         One latency a network, in the order given.
     """
     times: list[list[float]] = [[] for _ in models]
     device = example.device
+    models = [with_cast_weights(model, dtype) if isinstance(model, nn.Module) else model for model in models]
     with torch.inference_mode(), autocast_for(device, dtype):
         for turn in range(WARM_UP + passes):
             for model, taken in zip(models, times, strict=True):
@@ -50,6 +54,23 @@ def measure_latency(
                 if turn >= WARM_UP:
                     taken.append(1000 * (time.perf_counter() - began))
     return [_summary(taken) for taken in times]
+
+
+def with_cast_weights(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The network as one who deploys it keeps it: autocast alone would cast its weights in each pass.
+
+    Args:
+        model: A network or a layer.
+        dtype: With bfloat16 it is copied, and the weights of its convolutions and linear layers are cast;
+            with float32 it is given back.
+    """
+    if dtype != torch.bfloat16:
+        return model
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
+            module.to(dtype)
+    return model
 
 
 def autocast_for(device: torch.device, dtype: torch.dtype) -> torch.autocast:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rlprune.pruning.groups import FilterGroup
-from rlprune.pruning.latency import autocast_for, measure_latency
+from rlprune.pruning.latency import autocast_for, measure_latency, with_cast_weights
 from rlprune.pruning.latency_table import TIMED, LatencyTable, LayerTimes, is_depthwise, layer_widths, rising
 from rlprune.pruning.modes import evaluating
 from rlprune.pruning.surgery import cut, groups_after_cut
@@ -54,7 +54,7 @@ def measure_table(
         example: One normalised input batch ``(n, c, h, w)`` on the network's device.
         batch: Images of a batch.
         round_to: See ``pruning.round_to``.
-        dtype: bfloat16 computes under autocast; float32 does not.
+        dtype: As in :func:`.measure_latency`.
         device: What the table says that it was measured on.
     """
     whole = copy.deepcopy(model).eval().requires_grad_(False).to(memory_format=torch.channels_last)
@@ -67,7 +67,8 @@ def measure_table(
     with torch.inference_mode(), autocast_for(example.device, dtype):
         for _ in range(ROUNDS):
             for name, taken in laps.items():
-                taken.append(_layer_laps(sites[name], *axes[name], batch=batch, device=example.device))
+                found = _layer_laps(sites[name], *axes[name], batch=batch, device=example.device, dtype=dtype)
+                taken.append(found)
     times = {name: rising(np.median(np.concatenate(taken, -1), -1)) for name, taken in laps.items()}
     layers = {}
     for name, site in sites.items():
@@ -148,14 +149,21 @@ def _pixels(site: _Site) -> int:
 
 
 def _layer_laps(
-    site: _Site, outputs: Sequence[int], inputs: Sequence[int], *, batch: int, device: torch.device
+    site: _Site,
+    outputs: Sequence[int],
+    inputs: Sequence[int],
+    *,
+    batch: int,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> NDArray[np.float64]:
     """Milliseconds of a layer at all combinations of widths ``(o, i, passes)``, which take turns."""
     calls = []
     images: dict[tuple[int, ...], torch.Tensor] = {}
     for width in outputs:
         for read in inputs:
-            layer = _at_width(site.module, width, read).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            layer = with_cast_weights(_at_width(site.module, width, read), dtype)
+            layer = layer.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             shape = _input_shape(site, read or width)
             if shape not in images:
                 value = torch.zeros(batch, *shape, device=device, dtype=site.dtype)
