@@ -290,22 +290,34 @@ def test_weights_cast_beforehand_give_what_autocast_gives(name: str) -> None:
     images = torch.randn(2, 3, 32, 32)
     with torch.inference_mode(), autocast_for(images.device, torch.bfloat16):
         expected = model(images)
-        found = with_cast_weights(model, torch.bfloat16)(images)
+        found = with_cast_weights(model, images)(images)
     assert torch.equal(found, expected)
 
 
-def test_networks_are_timed_with_their_weights_in_the_precision() -> None:
-    seen: list[torch.dtype] = []
+class FullPrecisionHead(nn.Module):
+    """Notes what its weights are when it runs; its head never computes in bfloat16."""
 
-    class Noting(nn.Sequential):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            seen.extend(parameter.dtype for parameter in self.parameters())
-            return super().forward(images)
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 4, 32), nn.Linear(4, 2)
+        self.seen: list[tuple[torch.dtype, torch.dtype]] = []
 
-    model = Noting(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(2)).eval()
-    model(EXAMPLE)
+    def __deepcopy__(self, memo: dict[int, Any]) -> "FullPrecisionHead":
+        other = FullPrecisionHead().eval()
+        other.load_state_dict(self.state_dict())
+        other.seen = self.seen
+        return other
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.seen.append((self.body.weight.dtype, self.head.weight.dtype))
+        values = self.body(images).flatten(1)
+        with torch.autocast("cpu", enabled=False):
+            return self.head(values.float())
+
+
+def test_networks_are_timed_with_weights_in_the_precision_in_which_they_compute() -> None:
+    model = FullPrecisionHead().eval()
     for dtype in (torch.bfloat16, torch.float32):
-        seen.clear()
         measure_latency([model], EXAMPLE, passes=1, dtype=dtype)
-        assert set(seen) == {dtype}
+        assert model.seen[-1] == (dtype, torch.float32)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}

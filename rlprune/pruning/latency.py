@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 WARM_UP = 3
+CAST = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+"""The layers whose weights autocast casts; derived classes may do with theirs what bfloat16 cannot."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ def measure_latency(
     """
     times: list[list[float]] = [[] for _ in models]
     device = example.device
-    models = [with_cast_weights(model, dtype) if isinstance(model, nn.Module) else model for model in models]
+    if dtype == torch.bfloat16:
+        models = [with_cast_weights(m, example) if isinstance(m, nn.Module) else m for m in models]
     with torch.inference_mode(), autocast_for(device, dtype):
         for turn in range(WARM_UP + passes):
             for model, taken in zip(models, times, strict=True):
@@ -56,20 +59,32 @@ def measure_latency(
     return [_summary(taken) for taken in times]
 
 
-def with_cast_weights(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """The network as one who deploys it keeps it: autocast alone would cast its weights in each pass.
+def with_cast_weights(model: nn.Module, example: torch.Tensor) -> nn.Module:
+    """A copy of a network as one who deploys it keeps it: autocast alone would cast its weights in each pass.
 
     Args:
-        model: A network or a layer.
-        dtype: With bfloat16 it is copied, and the weights of its convolutions and linear layers are cast;
-            with float32 it is given back.
+        model: A network that runs under autocast.
+        example: One input batch ``(n, c, h, w)`` on its device.
+
+    Returns:
+        The copy; the weights of its convolutions and linear layers are bfloat16, but not those of layers for
+        which the network turns autocast off, or which it does not call.
     """
-    if dtype != torch.bfloat16:
-        return model
     model = copy.deepcopy(model)
-    for module in model.modules():
-        if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
-            module.to(dtype)
+    under: dict[nn.Module, bool] = {}
+
+    def note(layer: nn.Module, _: object) -> None:
+        under[layer] = torch.is_autocast_enabled(example.device.type) and under.get(layer, True)
+
+    layers = [module for module in model.modules() if type(module) in CAST]
+    handles = [layer.register_forward_pre_hook(note) for layer in layers]
+    with torch.inference_mode(), autocast_for(example.device, torch.bfloat16):
+        model(example)
+    for handle in handles:
+        handle.remove()
+    for layer, casts in under.items():
+        if casts:
+            layer.to(torch.bfloat16)
     return model
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rlprune.pruning.groups import FilterGroup
-from rlprune.pruning.latency import autocast_for, measure_latency, with_cast_weights
+from rlprune.pruning.latency import CAST, autocast_for, measure_latency
 from rlprune.pruning.latency_table import TIMED, LatencyTable, LayerTimes, is_depthwise, layer_widths, rising
 from rlprune.pruning.modes import evaluating
 from rlprune.pruning.surgery import cut, groups_after_cut
@@ -162,8 +162,8 @@ def _layer_laps(
     images: dict[tuple[int, ...], torch.Tensor] = {}
     for width in outputs:
         for read in inputs:
-            layer = with_cast_weights(_at_width(site.module, width, read), dtype)
-            layer = layer.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            layer = _at_width(site.module, width, read)
+            layer.to(device, dtype if type(layer) in CAST else None, memory_format=torch.channels_last)  # type: ignore[call-overload]
             shape = _input_shape(site, read or width)
             if shape not in images:
                 value = torch.zeros(batch, *shape, device=device, dtype=site.dtype)
