@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -142,6 +143,20 @@ def test_no_group_is_emptied_however_few_macs_are_wanted() -> None:
     assert [np.flatnonzero(mask).tolist() for mask in masks.values()] == [
         [group.n_filters - 1] for group in groups
     ]
+
+
+def test_no_group_falls_below_the_least_share() -> None:
+    model = network("resnet20")
+    groups = find_groups(model, EXAMPLE)
+    cost = WidthCost(model, groups, EXAMPLE)
+    first = groups[0]
+    order = [(group.name, filter_) for group in groups for filter_ in range(group.n_filters)]
+    masks = masks_at(order, groups, cost, 1.0, tolerance=0.01, least=0.4)
+    for group in groups:
+        assert masks[group.name].sum() == math.ceil(0.4 * group.n_filters)
+    enough = cost.left({first.name: first.n_filters // 2})
+    masks = masks_at(order, groups, cost, enough, tolerance=0.0001, least=0.4)
+    assert masks[first.name].sum() == first.n_filters // 2, "the share changes nothing before it is reached"
 
 
 def test_counts_are_multiples_where_the_run_kept_multiples() -> None:

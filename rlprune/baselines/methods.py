@@ -12,6 +12,9 @@ from rlprune.errors import ResultsError
 TOLERANCE = 0.01
 """How far the MACs of a baseline may be from the row's, as a share of the row's."""
 
+LEAST_SHARE = 0.1
+"""No method takes more filters of a group than this leaves, unless the row has a group with fewer left."""
+
 OWN_SELECTION = "rlprune-selection"
 """The method that needs the run's agents."""
 
@@ -38,9 +41,15 @@ def _ordered(order: Callable[[Subject, Row], list[Removal]]) -> Callable[[Subjec
 
     def masks(subject: Subject, row: Row) -> Masks:
         assert row.record.macs is not None
-        multiple = row.config.pruning.round_to
+        kept = [row.record.widths[group.name] / group.n_filters for group in subject.groups]
         return masks_at(
-            order(subject, row), subject.groups, subject.cost, row.record.macs, TOLERANCE, multiple
+            order(subject, row),
+            subject.groups,
+            subject.cost,
+            row.record.macs,
+            TOLERANCE,
+            multiple=row.config.pruning.round_to,
+            least=min(LEAST_SHARE, *kept),
         )
 
     return masks

@@ -43,14 +43,16 @@ def masks_at(
     cost: WidthCost,
     macs: float,
     tolerance: float,
+    *,
     multiple: int = 1,
+    least: float = 0.0,
 ) -> dict[str, np.ndarray]:
     """The masks that an order gives at a number of MACs.
 
     Filters go one by one until removing the next would lead further away from the MACs than they are. If that
     is not within the tolerance yet, because the next filter carries many MACs, it is passed over and the
-    order goes on. The last filter of a group never goes. Where counts must be multiples, the filters of a
-    group go together as soon as the order has named enough of them.
+    order goes on. The last filter of a group never goes, nor do those that are its least share. Where counts
+    must be multiples, the filters of a group go together as soon as the order has named enough of them.
 
     Args:
         order: The filters, the first to go first.
@@ -59,13 +61,17 @@ def masks_at(
         macs: The MACs to reach.
         tolerance: How far off they may be, as a share of ``macs``.
         multiple: Each group keeps a multiple of this number, or all.
+        least: Each group keeps at least this share of its filters.
 
     Returns:
         The mask bool ``(f,)`` of each group, by its name.
     """
     masks = {group.name: np.ones(group.n_filters, dtype=bool) for group in groups}
     kept = {group.name: group.n_filters for group in groups}
-    fewer = {group.name: allowed_counts(group.n_filters, multiple)[:-1].tolist() for group in groups}
+    fewer = {}
+    for group in groups:
+        counts = allowed_counts(group.n_filters, multiple)[:-1]
+        fewer[group.name] = counts[counts >= least * group.n_filters].tolist()
     named: dict[str, list[int]] = {group.name: [] for group in groups}
     now = float(cost.whole)
     for name, filter_ in order:
