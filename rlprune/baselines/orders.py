@@ -71,7 +71,7 @@ def masks_at(
     fewer = {}
     for group in groups:
         counts = allowed_counts(group.n_filters, multiple)[:-1]
-        fewer[group.name] = counts[counts >= least * group.n_filters].tolist()
+        fewer[group.name] = counts[counts / group.n_filters >= least].tolist()
     named: dict[str, list[int]] = {group.name: [] for group in groups}
     now = float(cost.whole)
     for name, filter_ in order:
