@@ -12,7 +12,7 @@ import torch_pruning as tp
 from tiny_network import FILTERS, GROUPS, SETTINGS
 from torch import nn
 
-from rlprune.baselines.methods import METHODS, TOLERANCE
+from rlprune.baselines.methods import LEAST_SHARE, METHODS, TOLERANCE
 from rlprune.baselines.networks import cut_base, first_filters, network_from_scratch
 from rlprune.baselines.orders import global_order, masks_at, masks_of_counts, uniform_order
 from rlprune.baselines.subject import Row, Subject, by_mean, by_norm
@@ -234,6 +234,18 @@ def test_every_method_keeps_its_contract(
     again = METHODS[name].masks(Subject(subject.bench, subject.base), row)
     assert all(np.array_equal(masks[group], again[group]) for group in masks)
     assert METHODS[name].about
+
+
+def test_one_ranking_leaves_a_tenth_of_each_group_or_as_little_as_the_row(digits_splits: DataSplits) -> None:
+    subject = subject_of("vgg16_bn", digits_splits, 0)
+    last = subject.groups[-1]
+    scales = [module for module in subject.base.modules() if isinstance(module, nn.BatchNorm2d)][-1]
+    nn.init.constant_(scales.weight, 0.01)
+    row = row_at(subject, 0.6)
+    kept = METHODS["bn-scale-global"].masks(subject, row)[last.name].sum()
+    assert kept == math.ceil(LEAST_SHARE * last.n_filters) > 2
+    row.record.widths[last.name] = 2
+    assert METHODS["bn-scale-global"].masks(subject, row)[last.name].sum() == 2
 
 
 def test_random_differs_from_seed_to_seed_and_l1_does_not(
