@@ -257,6 +257,20 @@ def test_engine_equals_plain_forward_bn(network, groups, images, calibration):
         np.testing.assert_allclose(measured, expected, atol=5e-3)
 
 
+def test_statistics_are_of_all_kinds_of_images_where_these_are_listed_one_after_the_other(images):
+    network = warmed("vgg16_bn")
+    group = find_groups(network, images[:1])[0]
+    noise = torch.randn(STATISTICS_IMAGES, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    bright, dark = noise + 2.0, noise - 2.0
+    masks = np.ones((1, group.n_filters), dtype=bool)
+
+    def whole(*kinds):
+        return make_engine(network, group, images, torch.cat(kinds), "bn").accuracies(masks)[0]
+
+    both = [whole(bright, dark), whole(dark, bright)]
+    assert abs(both[0] - both[1]) < 0.5 * min(abs(one - both[0]) for one in (whole(bright), whole(dark)))
+
+
 def re_estimated_forward(model, group, mask, images, calibration):
     """Plain way for fidelity bn: every batch norm that runs after the first consumer sees one train batch."""
     model = copy.deepcopy(model)
@@ -275,7 +289,7 @@ def re_estimated_forward(model, group, mask, images, calibration):
         if isinstance(module, nn.BatchNorm2d) and name in behind:
             module.momentum = 1.0
             module.train()
-    masked_forward(model, group, mask, calibration[:STATISTICS_IMAGES])
+    masked_forward(model, group, mask, calibration)
     return masked_forward(model.eval(), group, mask, images)
 
 

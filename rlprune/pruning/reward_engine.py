@@ -34,6 +34,12 @@ MASKS_AT_A_TIME = 16
 """Masks whose weights are held at the same time."""
 
 
+def drawn(images: torch.Tensor, most: int, seed: int) -> torch.Tensor:
+    """At most so many of some images ``(n, ...)``, from anywhere: the first may all be of one class."""
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:most]
+    return images[chosen.sort().values.to(images.device)]
+
+
 class RewardEngine:
     """Answers "how accurate is the network with these filters?" for one group and fixed images.
 
@@ -72,7 +78,7 @@ class RewardEngine:
             accuracy: ``hard``: share of correct decisions; ``soft``: mean probability of the true class.
             ridge: Of the least squares, as a share of the mean diagonal.
             dtype: Of the forward passes: ``torch.float32`` or ``torch.bfloat16``.
-            seed: Of the sample of patches for the least squares.
+            seed: Of the sample of patches for the least squares, and of the images for ``bn``.
             int8: Whether masks are measured in 8-bit integers where that is possible and fast: on an x86 CPU
                 with AVX2, as ``raw`` or ``repair``, as far as :class:`ByteSuffix` can.
             cache_bytes: Budget of the values that are kept; None: a quarter of the free memory. It changes
@@ -99,7 +105,8 @@ class RewardEngine:
             self._images = PrefixCache(part, inputs, labels, dtype, cache_bytes, prepare)
             self._totals_device = labels.device
             if fidelity == "bn":
-                block = calibration[:STATISTICS_IMAGES].to(dtype=dtype, memory_format=torch.channels_last)
+                block = drawn(calibration, STATISTICS_IMAGES, seed)
+                block = block.to(dtype=dtype, memory_format=torch.channels_last)
                 self._statistics = part.boundary(block)
             if fidelity == "repair":
                 collect = partial(self._collect_moments, exact, calibration, ridge, seed)
