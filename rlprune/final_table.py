@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from rlprune.config import Config, FineTuneConfig
+from rlprune.config import Config
 from rlprune.data import DataInfo, DataSplits, ImageSplit
 from rlprune.errors import DataError
 from rlprune.models.build import is_in_memory, runs_foreign_code
@@ -19,6 +19,7 @@ from rlprune.results.folder import RunFolder
 from rlprune.results.frontier import frontier
 from rlprune.results.interval import paired_drop
 from rlprune.results.record import TrialRecord
+from rlprune.search.space import trial_config
 from rlprune.training.device import resolve_device, resolve_precision
 from rlprune.training.evaluate import accuracy, correct_predictions
 from rlprune.training.network_file import PrunedNetwork, load
@@ -81,19 +82,10 @@ def _known_tuned_base(records: Iterable[TrialRecord]) -> dict[str, Any] | None:
 
 
 def _as_a_row(config: Config, rows: Iterable[TrialRecord]) -> Config:
-    """The run's settings with the fine-tuning of one row: of that whose learning rate is in the middle."""
-
-    def tuned(row: TrialRecord) -> FineTuneConfig:
-        section = "finetune."
-        own = {
-            name.removeprefix(section): value
-            for name, value in row.settings.items()
-            if name.startswith(section)
-        }
-        return dataclasses.replace(config.finetune, **own)
-
-    every = sorted((tuned(row) for row in rows), key=lambda settings: settings.learning_rate)
-    return dataclasses.replace(config, finetune=every[(len(every) - 1) // 2])
+    """The settings of one row: of that whose learning rate in fine-tuning is in the middle."""
+    every = [trial_config(config, row.settings) for row in rows]
+    every.sort(key=lambda settings: settings.finetune.learning_rate)
+    return every[(len(every) - 1) // 2]
 
 
 def _tuned_base(

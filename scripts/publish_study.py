@@ -19,7 +19,14 @@ from records import read_rows, with_part
 from settings_table import settings_report
 
 from rlprune.results.baseline_record import OWN, TUNED_BASE
-from rlprune.results.baseline_study import Point, StudyEntry, read_points, study_entries, study_markdown
+from rlprune.results.baseline_study import (
+    Point,
+    StudyEntry,
+    read_points,
+    study_entries,
+    study_markdown,
+    unequally_trained,
+)
 from rlprune.results.compared import COMPARED
 from rlprune.results.folder import MEASURED, TRIALS, RunFolder
 from rlprune.results.frontier import frontier
@@ -122,12 +129,14 @@ def commands(runs: Sequence[Path]) -> list[str]:
 
 
 def _compared_options(run: Path) -> list[str]:
-    """The rows and methods that a comparison holds, as options of ``rlprune compare``."""
+    """The rows, methods and repetitions that a comparison holds, as options of ``rlprune compare``."""
     with (run / COMPARED).open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     methods = dict.fromkeys(row["method"] for row in rows if row["method"] not in (OWN, TUNED_BASE))
     trials = dict.fromkeys(row["trial"] for row in rows if row["method"] != OWN)
-    return ["--rows", ",".join(trials), "--methods", ",".join(methods)]
+    repeated = 1 + max(int(row["seed"]) for row in rows)
+    seeds = ["--seeds", str(repeated)] if repeated > 1 else []
+    return ["--rows", ",".join(trials), "--methods", ",".join(methods), *seeds]
 
 
 def machine_line(runs: Sequence[Path]) -> str:
@@ -228,6 +237,8 @@ def _known(entry: StudyEntry) -> bool:
 
 
 def _short_heading(points: Sequence[Point]) -> str:
+    if unequal := unequally_trained(points):
+        raise SystemExit(f"README's table is of equal fine-tuning. {unequal[0]}")
     runs = len({point.run for point in points})
     return (
         f"Equal MACs, equal fine-tuning, means over {runs} searches (seeds) with 95 % intervals; of the "

@@ -5,13 +5,15 @@ import re
 import shlex
 import statistics
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
-PARTS = re.compile(
-    r" --(groups|repeats|fidelities|accuracies|kinds|ratios|epochs|variants|seeds) \S+| --skip-agreement"
-)
+PARTS = re.compile(r" --(groups|repeats|fidelities|accuracies|kinds|ratios|variants) \S+| --skip-agreement")
+"""Options that choose a part of what a benchmark does without them."""
+JOINED = re.compile(r" --(seeds|epochs) (\S+)")
+"""Options with lists: several starts have done what one with all that the lists hold does."""
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -63,12 +65,23 @@ def command() -> str:
     return shlex.join(["python", f"scripts/{Path(sys.argv[0]).name}", *words])
 
 
+def joined(commands: Iterable[str]) -> list[str]:
+    """Command lines, those that differ only in a list of :data:`JOINED` made one with all of its entries."""
+    found: dict[str, dict[str, None]] = {}
+    for line in commands:
+        option = JOINED.search(line)
+        rest = JOINED.sub(r" --\1 ...", line)
+        found.setdefault(rest, {}).update(dict.fromkeys(option[2].split(",") if option else []))
+    return [JOINED.sub(rf" --\1 {','.join(entries)}", rest) for rest, entries in found.items()]
+
+
 def where_from(runs: list[Row]) -> str:
     """The command, machine and revisions of the starts of a benchmark, as Markdown.
 
-    Options that choose a part of the work are left out of the command.
+    Options that choose a part of the work are left out of the commands, and lists that were worked off in
+    several starts are joined.
     """
-    commands = "\n".join(dict.fromkeys(PARTS.sub("", run["command"]) for run in runs))
+    commands = "\n".join(joined(PARTS.sub("", run["command"]) for run in runs))
     machines = "; ".join(dict.fromkeys(run["machine"] for run in runs))
     revisions = ", ".join(dict.fromkeys(run["revision"][:7] + run["revision"][40:] for run in runs))
     return f"```sh\n{commands}\n```\n\n{machines}; revision {revisions}"

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from rlprune.results.baseline_record import (
     own_record,
 )
 from rlprune.results.baseline_report import write_comparison
-from rlprune.results.baseline_study import read_points, study_entries, study_volumes
+from rlprune.results.baseline_study import read_points, study_entries, study_markdown, study_volumes
 from rlprune.results.baseline_table import (
     CSV_FIELDS,
     comparison_csv,
@@ -212,6 +213,30 @@ def test_hypervolumes_by_hand() -> None:
     assert l1.on_test == pytest.approx(mean_interval(areas))
 
 
+def test_a_repetition_that_lacks_a_row_does_not_count_in_the_hypervolume() -> None:
+    same = [
+        dataclasses.replace(record, method="l1-uniform", seed=seed)
+        for record in RECORDED
+        if record.method == OWN
+        for seed in range(3)
+        if record.trial == "t0" or seed == 0
+    ]
+    own, l1 = volumes([*(record for record in RECORDED if record.method == OWN), *same], (4.0, 1.0))
+    assert (l1.rows, l1.n) == (2, 1)
+    assert l1.on_test is not None
+    assert own.on_test is not None
+    assert l1.on_test[0] == own.on_test[0], "the same networks"
+
+
+def test_methods_that_are_not_trained_as_long_are_named() -> None:
+    assert "as many epochs as the row" not in comparison_markdown(RECORDED, [])
+    shorter = [
+        dataclasses.replace(record, epochs=0.1) if record.method == "l1-uniform" else record
+        for record in RECORDED
+    ]
+    assert "Not trained for as many epochs as the row: l1-uniform.\n" in comparison_markdown(shorter, [])
+
+
 def test_all_files_are_written(tmp_path: Path) -> None:
     text = write_comparison(BaselineFiles(tmp_path), RECORDED, ["base: 87.00 % on val"])
     assert (tmp_path / "compare.md").read_text() == text
@@ -228,11 +253,15 @@ def test_all_files_are_written(tmp_path: Path) -> None:
 # ---- several runs
 
 
-def run_folder(path: Path, shift: float, methods: tuple[str, ...]) -> Path:
-    """A run whose comparison has the records above, all accuracies shifted."""
+def run_folder(path: Path, shift: float, methods: tuple[str, ...], **changes: Any) -> Path:
+    """A run whose comparison has the records above, all accuracies shifted; changes are the baselines'."""
     path.mkdir()
     moved = [
-        dataclasses.replace(record, on_test=figures(record.on_test.accuracy_test + shift))
+        dataclasses.replace(
+            record,
+            on_test=figures(record.on_test.accuracy_test + shift),
+            **(changes if record.method in methods else {}),
+        )
         for record in RECORDED
         if record.on_test and record.method in (OWN, TUNED_BASE, *methods)
     ]
@@ -268,6 +297,32 @@ def test_a_method_that_some_run_lacks_has_no_hypervolume(tmp_path: Path) -> None
     runs = [run_folder(tmp_path / "a", 0.0, ("l1-uniform",)), run_folder(tmp_path / "b", 0.0, ())]
     found, _ = study_volumes(read_points(runs))
     assert [volume.method for volume in found] == [OWN]
+
+
+def test_a_method_of_one_run_has_no_interval_in_a_study_of_several(tmp_path: Path) -> None:
+    runs = [run_folder(tmp_path / str(n), 0.1 * n, ("l1-uniform",) if n == 0 else ()) for n in range(3)]
+    found = {(entry.goal.b, entry.method): entry for entry in study_entries(read_points(runs))}
+    l1 = found[0.5, "l1-uniform"]
+    assert l1.n == 1, "a run is the unit, not its repetitions"
+    assert l1.accuracy[0] == pytest.approx(85.5)
+    assert math.isnan(l1.ahead[1])
+    assert found[0.5, OWN].n == 3
+
+
+def test_only_whole_repetitions_count_in_the_hypervolume_of_a_study(tmp_path: Path) -> None:
+    points = read_points([run_folder(tmp_path / str(n), 0.0, ("l1-uniform",)) for n in range(2)])
+    whole, _ = study_volumes([point for point in points if point.seed == 0])
+    cut = [point for point in points if point.seed == 0 or point.trial == "t0"]
+    assert study_volumes(cut)[0] == whole
+    none_whole = [point for point in points if point.method == OWN or point.run or point.trial == "t0"]
+    assert [volume.method for volume in study_volumes(none_whole)[0]] == [OWN]
+
+
+def test_a_study_names_the_methods_that_are_not_trained_as_long(tmp_path: Path) -> None:
+    equal = read_points([run_folder(tmp_path / "a", 0.0, ("l1-uniform",))])
+    shorter = read_points([run_folder(tmp_path / "b", 0.0, ("l1-uniform",), epochs=0.1)])
+    assert "as many epochs as the row" not in study_markdown(equal)
+    assert "Not trained for as many epochs as the row: l1-uniform.\n" in study_markdown(shorter)
 
 
 def test_the_script_prints_the_table(tmp_path: Path) -> None:

@@ -117,6 +117,22 @@ def test_channel_wise_repair_of_a_copied_filter_is_exact() -> None:
     torch.testing.assert_close(repaired, model[2](inputs), atol=1e-4, rtol=0)
 
 
+def test_the_commands_of_a_benchmark_do_what_all_its_starts_have_done() -> None:
+    from records import where_from
+
+    starts = [
+        "python scripts/b.py --variants a,b --seeds 0 --out r.jsonl",
+        "python scripts/b.py --variants a --seeds 1,2 --groups 3 --out r.jsonl",
+        "python scripts/b.py --epochs 0.1 --out r.jsonl --skip-agreement",
+    ]
+    text = where_from([{"command": line, "machine": "cpu", "revision": "0123456789"} for line in starts])
+    commands = [
+        "python scripts/b.py --seeds 0,1,2 --out r.jsonl",
+        "python scripts/b.py --epochs 0.1 --out r.jsonl",
+    ]
+    assert text.split("```")[1] == "\n".join(["sh", *commands, ""])
+
+
 @pytest.mark.ray
 def test_the_fidelity_benchmark_goes_on_with_what_is_missing(
     digits_splits: DataSplits, tiny_base: Path, tmp_path: Path, local_ray: None

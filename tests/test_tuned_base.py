@@ -1,6 +1,7 @@
 """The row "base, fine-tuned as long as a pruned network", and the warning where the base gains by it."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +40,15 @@ def finished_run(
     splits: DataSplits,
     model: nn.Module,
     trials: int,
-    rates: tuple[float, ...] = (),
+    sampled: Sequence[dict[str, Any]] = (),
 ) -> RunFolder:
-    """A run folder with so many finished trials, each of which removed nothing, at these learning rates."""
+    """A run folder with so many finished trials, each of which removed nothing, of these sampled settings."""
     folder = RunFolder.create(path, config_to_dict(config), {})
     run = PruningRun(config, model, splits.sealed())
     for number in range(trials):
         name = f"t{number:04}"
         run.save_network(folder.network_path(name))
-        own = {"finetune.learning_rate": rates[number]} if rates else {}
+        own = sampled[number] if sampled else {}
         record = dataclasses.replace(run.record(), status="COMPLETE", trial=name, settings=own)
         folder.append(dataclasses.replace(record, drop_val=-1.0 * number, macs_ratio=1.0 + number))
     return folder
@@ -121,8 +122,8 @@ def test_the_base_is_tuned_as_the_row_in_the_middle(
     weak_model: nn.Module, digits_splits: DataSplits, tmp_path: Path
 ) -> None:
     config, said = settings(finetune__learning_rate=1e20), []
-    rates = (0.5, 0.01, 0.02)
-    folder = finished_run(tmp_path / "run", config, digits_splits, weak_model, 3, rates)
+    sampled = [{"finetune.learning_rate": rate} for rate in (0.5, 0.01, 0.02)]
+    folder = finished_run(tmp_path / "run", config, digits_splits, weak_model, 3, sampled)
     rows = measure_frontier(config, folder, digits_splits, weak_model, said.append)
     assert len(rows) == 3
     assert any("epochs at 0.02, as long as a pruned network" in line for line in said)
@@ -130,6 +131,16 @@ def test_the_base_is_tuned_as_the_row_in_the_middle(
     assert tuned is not None
     assert base is not None
     assert tuned > base, "the rate of the run's settings would have ruined it"
+
+
+def test_the_base_is_tuned_through_as_many_sweeps_as_the_row(
+    weak_model: nn.Module, digits_splits: DataSplits, tmp_path: Path
+) -> None:
+    config = settings()
+    folder = finished_run(tmp_path / "run", config, digits_splits, weak_model, 1, [{"pruning.sweeps": 3}])
+    (row,) = measure_frontier(config, folder, digits_splits, weak_model, [].append)
+    assert config.pruning.sweeps != 3
+    assert row.tuned_base_epochs == run_epochs(config.finetune, len(GROUPS), 3)
 
 
 def test_a_good_base_is_not_warned_of_and_the_row_can_be_left_out(

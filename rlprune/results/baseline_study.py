@@ -9,7 +9,7 @@ from statistics import fmean
 
 from rlprune.errors import ResultsError
 from rlprune.results.baseline_record import OWN, TUNED_BASE
-from rlprune.results.baseline_table import REFERENCE_FACTOR
+from rlprune.results.baseline_table import REFERENCE_FACTOR, unequal_training
 from rlprune.results.compared import COMPARED
 from rlprune.results.frontier import hypervolume
 from rlprune.results.goal import Goal
@@ -21,7 +21,7 @@ Interval = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Point:
-    """One network of a run's comparison, as ``compare.csv`` has it."""
+    """One network of a run's comparison, as ``compare.csv`` has it; epochs are NaN in a file without them."""
 
     run: int
     trial: str
@@ -32,6 +32,7 @@ class Point:
     accuracy: float
     drop: float
     drop_tuned: float
+    epochs: float
 
 
 def read_points(runs: Sequence[Path]) -> list[Point]:
@@ -66,6 +67,7 @@ def _point(run: int, row: dict[str, str]) -> Point:
         accuracy=float(row["accuracy_test"]),
         drop=float(row["drop_test"]),
         drop_tuned=float(row["drop_test_against_tuned_base"]),
+        epochs=float(row.get("epochs") or "nan"),
     )
 
 
@@ -91,37 +93,34 @@ class StudyEntry:
 def study_entries(points: Sequence[Point]) -> list[StudyEntry]:
     """The methods at each drop bound and target, the most accurate first."""
     own = {(point.run, point.trial): point.accuracy for point in points if point.method == OWN}
-    groups: dict[tuple[Goal, str], list[Point]] = {}
+    unit = _unit(points)
+    groups: dict[tuple[Goal, str], dict[int, list[Point]]] = {}
     for point in points:
-        groups.setdefault((point.goal, point.method), []).append(point)
+        groups.setdefault((point.goal, point.method), {}).setdefault(unit(point), []).append(point)
+
+    def over(units: dict[int, list[Point]], value: Callable[[Point], float]) -> Interval:
+        return mean_interval([fmean(map(value, one)) for one in units.values()])
+
     found = [
         StudyEntry(
             goal=goal,
             method=method,
-            n=len(_by_unit(group)),
-            macs_ratio=fmean(point.macs_ratio for point in group),
-            accuracy=_over_units(group, lambda point: point.accuracy),
-            drop=_over_units(group, lambda point: point.drop),
-            drop_tuned=_over_units(group, lambda point: point.drop_tuned),
-            ahead=_over_units(group, lambda point: own[point.run, point.trial] - point.accuracy),
+            n=len(units),
+            macs_ratio=fmean(point.macs_ratio for one in units.values() for point in one),
+            accuracy=over(units, lambda point: point.accuracy),
+            drop=over(units, lambda point: point.drop),
+            drop_tuned=over(units, lambda point: point.drop_tuned),
+            ahead=over(units, lambda point: own[point.run, point.trial] - point.accuracy),
         )
-        for (goal, method), group in groups.items()
+        for (goal, method), units in groups.items()
     ]
     return sorted(found, key=lambda entry: (entry.goal.place, -entry.accuracy[0], entry.method))
 
 
-def _by_unit(points: Iterable[Point]) -> list[list[Point]]:
-    """What counts as one repetition: a run, and where there is but one run, a seed of it."""
-    points = list(points)
+def _unit(points: Iterable[Point]) -> Callable[[Point], int]:
+    """What counts as one repetition of a study: a run, and where it is of but one run, a seed of that."""
     several = len({point.run for point in points}) > 1
-    units: dict[int, list[Point]] = {}
-    for point in points:
-        units.setdefault(point.run if several else point.seed, []).append(point)
-    return list(units.values())
-
-
-def _over_units(points: Iterable[Point], value: Callable[[Point], float]) -> Interval:
-    return mean_interval([fmean(value(point) for point in unit) for unit in _by_unit(points)])
+    return (lambda point: point.run) if several else (lambda point: point.seed)
 
 
 @dataclass(frozen=True)
@@ -134,24 +133,35 @@ class StudyVolume:
 
 
 def study_volumes(points: Sequence[Point]) -> tuple[list[StudyVolume], float]:
-    """The hypervolume of the methods that have networks at every row of every run, and the reference drop."""
+    """The hypervolume of the methods that have networks at every row of every run, and the reference drop.
+
+    A repetition that lacks a row of its run does not count.
+    """
     reference = REFERENCE_FACTOR * max((point.goal.b for point in points if point.goal.b), default=1.0)
-    rows = {(point.run, point.trial) for point in points if point.method == OWN}
+    unit = _unit(points)
+    rows: dict[int, set[str]] = {}
+    fronts: dict[str, dict[tuple[int, int], list[Point]]] = {}
+    for point in points:
+        if point.method == OWN:
+            rows.setdefault(point.run, set()).add(point.trial)
+        if point.method != TUNED_BASE:
+            fronts.setdefault(point.method, {}).setdefault((point.run, point.seed), []).append(point)
     found = []
-    for method in dict.fromkeys(point.method for point in points if point.method != TUNED_BASE):
-        group = [point for point in points if point.method == method]
-        if {(point.run, point.trial) for point in group} == rows:
-            areas = [_mean_area(unit, reference) for unit in _by_unit(group)]
-            found.append(StudyVolume(method, len(areas), mean_interval(areas)))
+    for method, every in fronts.items():
+        whole = [front for (run, _), front in every.items() if {point.trial for point in front} == rows[run]]
+        if {front[0].run for front in whole} == set(rows):
+            areas: dict[int, list[float]] = {}
+            for front in whole:
+                area = hypervolume([(point.drop, point.macs_ratio) for point in front], (reference, 1.0))
+                areas.setdefault(unit(front[0]), []).append(area)
+            found.append(StudyVolume(method, len(areas), mean_interval([fmean(a) for a in areas.values()])))
     return sorted(found, key=lambda volume: -volume.volume[0]), reference
 
 
-def _mean_area(unit: Sequence[Point], reference: float) -> float:
-    """The mean hypervolume over the repetitions of a unit."""
-    fronts: dict[int, list[tuple[float, float]]] = {}
-    for point in unit:
-        fronts.setdefault(point.seed, []).append((point.drop, point.macs_ratio))
-    return fmean(hypervolume(front, (reference, 1.0)) for front in fronts.values())
+def unequally_trained(points: Sequence[Point]) -> list[str]:
+    """A line on the methods whose networks were not trained for as long as their rows; none if all were."""
+    rows = {(point.run, point.trial): point.epochs for point in points if point.method == OWN}
+    return unequal_training((point.method, point.epochs, rows[point.run, point.trial]) for point in points)
 
 
 def study_markdown(points: Sequence[Point]) -> str:
@@ -163,6 +173,7 @@ def study_markdown(points: Sequence[Point]) -> str:
         f"On test; intervals: 95 % (Student's t) over {unit}. ahead: points by which rlprune's network is "
         "more accurate at the same row.",
         "",
+        *unequally_trained(points),
         *markdown_table(ENTRY_COLUMNS, study_entries(points)),
         "",
         f"Hypervolume on test (points x fraction of MACs; reference point: drop {reference:g}, MACs 100 %), "

@@ -146,7 +146,8 @@ class Volume:
     """The hypervolume of a method: its mean over the repetitions with a 95 % interval (NaN ends for one).
 
     Attributes:
-        rows: At how many rows of the run the method has networks.
+        n: Repetitions that have networks at all those rows; others do not count.
+        rows: At how many rows of the run the method has networks, in the repetition that has most.
         on_val: From drops on val, in points times the fraction of MACs.
         on_test: From drops on test; None where test was not read.
     """
@@ -171,19 +172,21 @@ def volumes(records: Sequence[BaselineRecord], reference: tuple[float, float]) -
 
 
 def _volume(group: Sequence[BaselineRecord], reference: tuple[float, float]) -> Volume:
-    fronts: dict[int, list[BaselineRecord]] = {}
+    every: dict[int, dict[str, BaselineRecord]] = {}
     for record in group:
-        fronts.setdefault(record.seed, []).append(record)
-    read = all(record.on_test for record in group)
+        every.setdefault(record.seed, {})[record.trial] = record
+    fullest = max(every.values(), key=len)
+    fronts = [list(front.values()) for front in every.values() if front.keys() == fullest.keys()]
+    read = all(record.on_test for front in fronts for record in front)
 
     def areas(drop: Callable[[BaselineRecord], float]) -> tuple[float, float, float]:
-        points = [[(drop(record), record.macs_ratio) for record in front] for front in fronts.values()]
+        points = [[(drop(record), record.macs_ratio) for record in front] for front in fronts]
         return mean_interval([hypervolume(front, reference) for front in points])
 
     return Volume(
         method=group[0].method,
         n=len(fronts),
-        rows=len({record.trial for record in group}),
+        rows=len(fullest),
         on_val=areas(lambda record: record.drop_val),
         on_test=areas(_drop_test) if read else None,
     )
@@ -191,6 +194,16 @@ def _volume(group: Sequence[BaselineRecord], reference: tuple[float, float]) -> 
 
 def _drop_test(record: BaselineRecord) -> float:
     return record.on_test.drop_test if record.on_test else math.nan
+
+
+def unequal_training(found: Iterable[tuple[str, float, float]]) -> list[str]:
+    """A line that names the methods whose networks were not trained for as long as the row; none if all were.
+
+    Args:
+        found: Method, epochs of its network, epochs of the row, NaN where they are not known.
+    """
+    others = dict.fromkeys(method for method, own, row in found if abs(own - row) > 1e-6)
+    return [f"Not trained for as many epochs as the row: {', '.join(others)}.", ""] if others else []
 
 
 def comparison_markdown(records: Sequence[BaselineRecord], base: Sequence[str]) -> str:
@@ -201,6 +214,7 @@ def comparison_markdown(records: Sequence[BaselineRecord], base: Sequence[str]) 
         base: Lines about the base model.
     """
     reference = reference_point(records)
+    rows = {record.trial: record.epochs for record in records if record.method == OWN}
     lines = [
         *(text for line in base for text in (line, "")),
         "Each row of the run stands with the baselines at its MACs, fine-tuned for as many epochs as all its "
@@ -208,10 +222,12 @@ def comparison_markdown(records: Sequence[BaselineRecord], base: Sequence[str]) 
         "val. cut: accuracy on val before fine-tuning. Drop: percentage points, 95 % interval over the "
         "draw of the images for n = 1, over the repetitions (Student's t) for more.",
         "",
+        *unequal_training((record.method, record.epochs, rows[record.trial]) for record in records),
         *markdown_table(ENTRY_COLUMNS, entries(records)),
         "",
         f"Hypervolume (points x fraction of MACs; reference point: drop {reference[0]:g}, MACs 100 %); rows: "
-        "of the run, at which the method was measured; only methods with the same rows compare.",
+        "of the run, at which the method was measured; only methods with the same rows compare. n: "
+        "repetitions with all of these rows.",
         "",
         *markdown_table(VOLUME_COLUMNS, volumes(records, reference)),
     ]

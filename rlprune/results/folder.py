@@ -234,8 +234,9 @@ class RunFolder:
         }
         if any(record.lineage for record in records):
             files["population.png"] = population_png(records)
-        if measured:
-            text = json.dumps({**self._measured(), **measured}, indent=2, allow_nan=False) + "\n"
+        before = self._measured()
+        if {**before, **measured} != before:  # its time says when the run ended
+            text = json.dumps({**before, **measured}, indent=2, allow_nan=False) + "\n"
             files = {MEASURED: text, **files}
         self.write_files(files)
         return rows
