@@ -264,6 +264,9 @@ def test_statistics_are_those_of_the_training_images() -> None:
     [
         (("cat", "dog"), True),
         (("0", "1", "10"), False),
+        (("0 - zero", "1 - one"), False),  # torchvision's MNIST
+        (("zero", "One"), False),
+        (("3D printer", "stone", "oneiric"), True),
         (("a", "b"), False),
         (("turn left", "stop"), False),
         (("right_turn", "stop"), False),

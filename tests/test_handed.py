@@ -239,3 +239,13 @@ def test_all_that_is_said_wrongly_of_the_images_is_told_at_once(pixels: np.ndarr
     with pytest.raises(ConfigError) as refused:
         rlprune.splits((pixels, LABELS), flip="no", crop_padding=SIZE, std=0)  # type: ignore[arg-type]
     assert [fault.split(":")[0] for fault in refused.value.faults] == ["flip", "crop_padding", "std"]
+
+
+def test_parts_that_number_their_classes_differently_are_refused(pixels: np.ndarray) -> None:
+    last = list(pixels.transpose(0, 2, 3, 1))
+    others = [255 - image for image in last]
+    train, val = Pictures(last, LABELS, ["ant", "bee", "cat"]), Pictures(others, LABELS % 2, ["ant", "cat"])
+    with pytest.raises(DataError, match=r"val has other classes than train.*class_names="):
+        rlprune.splits(train, val)
+    same = rlprune.splits(train, val, class_names=train.classes)
+    assert same.info.class_names == ("ant", "bee", "cat")

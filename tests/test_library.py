@@ -251,6 +251,8 @@ def test_a_network_of_ones_own_is_pruned_saved_and_loaded(
     assert torch.equal(again(images[:8]), pruned(images[:8]))
     assert again.record == pruned.record
 
+    half = rlprune.load(path, model=copy.deepcopy(own).half())
+    assert rlprune.export(half, digits_splits, tmp_path / "half", format="torch-export", progress=False)
     files = rlprune.export(again, digits_splits, tmp_path / "out", format="state-dict", progress=False)
     assert [file.name for file in files] == ["network.safetensors", "network.json", "network.safetensors.md"]
 

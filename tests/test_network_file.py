@@ -90,6 +90,30 @@ def test_what_comes_back_is_smaller_and_knows_itself(digits_splits: DataSplits, 
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_what_is_loaded_can_be_turned_to_another_precision(
+    dtype: torch.dtype, digits_splits: DataSplits, tmp_path: Path
+) -> None:
+    model, spec = pruned("resnet20", digits_splits)
+    save(tmp_path / "network.pt", model, spec)
+    network = rlprune.load(tmp_path / "network.pt")
+    images = torch.from_numpy(digits_splits.val.images[:8])
+    expected = network(images)
+    found = network.to(dtype)(images)
+    assert found.dtype == dtype
+    assert (found - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+def test_home_folders_are_known(
+    digits_splits: DataSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, spec = pruned("resnet20", digits_splits)
+    save(tmp_path / "network.pt", model, spec)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    rlprune.load("~/network.pt").save("~/again.pt")
+    assert (tmp_path / "again.pt").is_file()
+
+
 def test_images_of_another_kind_are_refused(digits_splits: DataSplits, tmp_path: Path) -> None:
     model, spec = pruned("vgg16_bn", digits_splits)
     save(tmp_path / "network.pt", model, spec)

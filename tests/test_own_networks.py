@@ -10,7 +10,7 @@ import torchvision
 from test_pruning import LABELS, make_engine, masked_forward, random_masks, soft
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 
 from rlprune.candidates import cut_copy
 from rlprune.config import Config
@@ -18,8 +18,10 @@ from rlprune.config_loading import load_config
 from rlprune.data import DataSplits
 from rlprune.errors import ModelError
 from rlprune.models.load import own_copy
+from rlprune.pruning.cost import layer_macs
 from rlprune.pruning.groups import find_groups, read_groups
 from rlprune.pruning.importance import filter_statistics
+from rlprune.pruning.layer_times import _sites
 from rlprune.pruning.partition import trace
 from rlprune.pruning.repair import collect_moments
 from rlprune.pruning.surgery import resize_to_state
@@ -134,7 +136,37 @@ def written_into() -> nn.Module:
     return Own(forward, **layers, head=head(5))
 
 
-COMPUTED = (reading_what_it_makes, called_twice, two_norms, in_place, written_into)
+class Optional(nn.Module):
+    """A forward pass with arguments that only its other users give."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(block(3, 6), block(6, 5), head(5))
+
+    def forward(
+        self,
+        images: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        scale: float = 1.0,
+        features: bool = False,
+    ) -> torch.Tensor:
+        if mask is not None:
+            images = images * mask
+        found = self.layers[:2](images) * scale
+        return found if features else self.layers[2](found)
+
+
+def a_pixel_a_row() -> nn.Module:
+    """Its linear layer reads the pixels of all images as rows."""
+
+    def forward(n: Own, x: torch.Tensor) -> torch.Tensor:
+        pixels = n.two(n.one(x)).permute(0, 2, 3, 1).reshape(-1, 6)
+        return n.linear(pixels).reshape(-1, 64, 10).mean(1)
+
+    return Own(forward, one=block(3, 5), two=block(5, 6), linear=nn.Linear(6, 10))
+
+
+COMPUTED = (reading_what_it_makes, called_twice, two_norms, in_place, written_into, Optional)
 
 
 @pytest.fixture(scope="module")
@@ -399,6 +431,40 @@ def test_more_than_tensors_in_a_state_is_refused() -> None:
 
     with pytest.raises(ModelError, match="_extra_state beside its tensors"):
         own_copy(Remembering(block(3, 8), head(8)))
+
+
+def test_macs_are_those_of_an_image_where_pixels_are_rows() -> None:
+    macs = layer_macs(a_pixel_a_row().eval(), torch.zeros(2, 3, 8, 8))
+    assert macs == {"one.0": 64 * 27 * 5, "two.0": 64 * 45 * 6, "linear": 64 * 6 * 10}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda layer: nn.utils.spectral_norm(layer),
+        lambda layer: nn.utils.weight_norm(layer),
+        lambda layer: prune.l1_unstructured(layer, "weight", amount=0.5),
+    ],
+    ids=["spectral_norm", "weight_norm", "prune"],
+)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_weights_that_a_hook_makes_are_refused(made: Callable[[nn.Module], nn.Module]) -> None:
+    model = nn.Sequential(block(3, 8), head(8)).eval()
+    made(model[0][0])
+    with torch.no_grad():
+        model(EXAMPLE)
+    with pytest.raises(ModelError, match=r"^0\.0\.weight: made of other parameters"):
+        own_copy(model)
+
+
+def test_a_last_layer_that_is_called_by_name_leaves_the_others_to_be_cut_and_timed() -> None:
+    pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    layers = {"one": block(3, 6), "two": block(6, 5), "pool": pool, "linear": nn.Linear(5, 10)}
+    model = Own(lambda n, x: n.linear(input=n.pool(n.two(n.one(x)))), **layers).eval()
+    groups, refused = read_groups(model, EXAMPLE, ())
+    refused |= refused_groups(model, groups, EXAMPLE, Config().pruning.fidelity)
+    assert [group.name for group in groups if group.name not in refused] == ["one.0"]
+    assert "linear" in _sites(model, EXAMPLE, torch.float32)
 
 
 def test_a_convolution_that_does_something_else_keeps_doing_it() -> None:

@@ -32,7 +32,10 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 class Preprocess(nn.Module):
-    """uint8 images (n, c, h, w) to what a network takes: float32, normalised, channels last in memory."""
+    """uint8 images (n, c, h, w) to what a network takes: normalised, channels last in memory.
+
+    They are float32, or of the type that the module was turned into, as by ``half()`` of the whole network.
+    """
 
     mean: Tensor
     std: Tensor
@@ -45,7 +48,9 @@ class Preprocess(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(x / 255 - mean) / std."""
         floats = images.to(torch.float32, memory_format=torch.channels_last)
-        return (floats - self.mean * 255) / (self.std * 255)
+        wide = torch.promote_types(self.mean.dtype, torch.float32)
+        mean, std = self.mean.to(wide), self.std.to(wide)
+        return ((floats - mean * 255) / (std * 255)).to(self.mean.dtype)
 
 
 def augment(images: Tensor, padding: int, flip: bool, generator: torch.Generator) -> Tensor:

@@ -1,6 +1,7 @@
 """Images that a Python program hands over: arrays, tensors or map-style datasets, to the splits of a run."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -94,6 +95,7 @@ def _raw(
         for name, images in (("train", train), ("val", val), ("test", test))
         if images is not None or name == "train"
     }
+    said = class_names is not None
     if class_names is None:
         class_names = getattr(train, "classes", None)
     if class_names is None:
@@ -105,6 +107,8 @@ def _raw(
             f"class_names or train.classes: expected one name for each label; got {class_names!r}"
         )
     names = tuple(str(name) for name in class_names)
+    if not said:
+        _check_classes(names, val=val, test=test)
     return RawData(
         train=parts["train"],
         val=parts.get("val"),
@@ -113,6 +117,22 @@ def _raw(
         flip=keeps_class_when_mirrored(names),
         crop_padding=crop_padding_for(*parts["train"].images.shape[2:]),
     )
+
+
+def _check_classes(names: tuple[str, ...], **parts: Images | None) -> None:
+    """Refuses parts whose labels mean other classes than those of train."""
+    for part, images in parts.items():
+        own = tuple(map(str, getattr(images, "classes", names)))
+        if own != names:
+            label, there, here = next(
+                (number, *pair)
+                for number, pair in enumerate(itertools.zip_longest(own, names, fillvalue="none"))
+                if pair[0] != pair[1]
+            )
+            raise DataError(
+                f"{part} has other classes than train: label {label} is {there}, in train {here}. Number both "
+                "alike, or say with class_names= what the labels of all parts mean"
+            )
 
 
 def _split(name: str, images: Images) -> ImageSplit:

@@ -15,7 +15,8 @@ _CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 _CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 
 _SMALLEST_STD = 1 / 255
-_SIDED = re.compile(r"[a-z0-9]|\d+|.*\b(left|right)\b.*", re.IGNORECASE)
+_DIGITS = "zero|one|two|three|four|five|six|seven|eight|nine"
+_SIDED = re.compile(rf"[a-z0-9]|\d+(\W.*)?|{_DIGITS}|.*\b(left|right)\b.*", re.IGNORECASE)
 """Class names whose mirrored images are of another class or of none: characters, numbers, directions."""
 
 

@@ -176,7 +176,10 @@ def _traceable(network: PrunedNetwork) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except Exception as error:  # the tracer lets through whatever the network's own code raises
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # what torch.onnx wraps around it is advice to its developers
+            cause = cause.__cause__
+        reason = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
         raise ModelError(
             f"{network.spec.factory!r} cannot be exported by torch.export: {reason}; "
             "--format state-dict needs no tracing"

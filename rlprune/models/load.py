@@ -42,7 +42,8 @@ def own_copy(model: nn.Module) -> nn.Module:
     Parameters that take no gradients stay so, unless none takes any (a network that was loaded to be used).
 
     Raises:
-        ModelError: It is no network by itself, holds more than tensors, or a weight is NaN or infinite.
+        ModelError: It is no network by itself, holds more than tensors, or a weight is NaN or infinite or
+            made of others by a hook.
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"expected a torch.nn.Module; got {type(model).__name__}")
@@ -61,6 +62,7 @@ def own_copy(model: nn.Module) -> nn.Module:
             "network file could not keep that: leave get_extra_state out"
         )
     _check_finite(state, type(model).__name__)
+    check_weights(model)
     try:
         own = copy.deepcopy(model).cpu().float().eval()
     except (RuntimeError, TypeError) as error:
@@ -74,6 +76,25 @@ def trainable(model: nn.Module) -> nn.Module:
         for parameter in model.parameters():
             parameter.requires_grad_(parameter.is_floating_point())
     return model
+
+
+def check_weights(model: nn.Module) -> None:
+    """Refuses weights that a hook makes of other parameters before each pass: they cannot be cut.
+
+    Raises:
+        ModelError: There are some; the layers are named.
+    """
+    made = [
+        f"{name}.{weight}"
+        for name, module in model.named_modules()
+        for weight in vars(module)
+        if {f"{weight}_orig", f"{weight}_g"} & module._parameters.keys()
+    ]
+    if made:
+        raise ModelError(
+            f"{', '.join(made)}: made of other parameters before each pass, so that it cannot be cut; call "
+            "remove_weight_norm, remove_spectral_norm or prune.remove of torch.nn.utils on the layer first"
+        )
 
 
 def _check_finite(state: Mapping[str, Tensor], holder: str) -> None:

@@ -31,7 +31,7 @@ def layer_macs(model: nn.Module, example: torch.Tensor) -> dict[str, int]:
     def count(name: str, module: nn.Module, output: torch.Tensor) -> None:
         weight = module.weight
         assert isinstance(weight, torch.Tensor)
-        macs[name] = macs.get(name, 0) + output.numel() // output.shape[0] * weight[0].numel()
+        macs[name] = macs.get(name, 0) + output.numel() // len(example) * weight[0].numel()
 
     handles = [
         module.register_forward_hook(lambda module, _, output, name=name: count(name, module, output))

@@ -89,7 +89,10 @@ def _sites(model: nn.Module, image: torch.Tensor, dtype: torch.dtype) -> dict[st
         sites[name] = _Site(module, tuple(value.shape[1:]), value.dtype, calls)
 
     handles = [
-        module.register_forward_pre_hook(lambda module, given, name=name: note(name, module, given[0]))
+        module.register_forward_pre_hook(
+            lambda module, given, named, name=name: note(name, module, *given, *named.values()),
+            with_kwargs=True,
+        )
         for name, module in model.named_modules()
         if isinstance(module, TIMED)
     ]

@@ -2,7 +2,7 @@
 
 import copy
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +17,24 @@ from rlprune.pruning.groups import FilterGroup
 PREFIX, SUFFIX = 0, 1
 
 
+class _Tracer(fx.Tracer):
+    """Traces what a network does with images: optional arguments of its forward pass have their defaults."""
+
+    def create_args_for_root(
+        self, root_fn: Any, is_module: bool, concrete_args: Any = None
+    ) -> tuple[Any, list[Any]]:
+        return root_fn, [self.root, self.create_proxy("placeholder", "images", (), {})]
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        try:
+            self.path_of_module(m)
+        except NameError:  # made by the forward pass itself, as a slice of layers is
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+
 def trace(model: nn.Module, *, fold_batch_norm: bool) -> fx.GraphModule:
     """A copy of the network as a ``torch.fx`` graph, in evaluation mode.
 
@@ -29,8 +47,9 @@ def trace(model: nn.Module, *, fold_batch_norm: bool) -> fx.GraphModule:
         ModelError: The forward pass depends on the values of its inputs, or writes into them or into a tensor
             that has another name.
     """
+    own, tracer = copy.deepcopy(model).eval(), _Tracer()
     try:
-        graph = fx.symbolic_trace(copy.deepcopy(model).eval())
+        graph = fx.GraphModule(own, tracer.trace(own), type(model).__name__)
     except Exception as error:
         raise ModelError(
             f"{type(model).__name__} cannot be traced by torch.fx: {error}. Its forward pass must not "

@@ -18,14 +18,14 @@ def pixel_layers(model: nn.Module, example: torch.Tensor) -> set[str]:
     """
     found = {name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
 
-    def note(name: str, value: torch.Tensor) -> None:
-        if value.dim() == 4:
+    def note(name: str, given: tuple[torch.Tensor, ...]) -> None:
+        if given and given[0].dim() == 4:  # nothing is given where it is called by keyword
             found.add(name)
 
-    linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     handles = [
-        module.register_forward_pre_hook(lambda _, given, name=name: note(name, given[0]))
-        for name, module in linear
+        module.register_forward_pre_hook(lambda _, given, name=name: note(name, given))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
     ]
     try:
         with evaluating(model), torch.inference_mode():

@@ -20,7 +20,7 @@ from rlprune.errors import ModelError
 from rlprune.models import build_model, load_state
 from rlprune.models.build import runs_foreign_code
 from rlprune.models.code import code_hash
-from rlprune.models.load import own_copy
+from rlprune.models.load import check_weights, own_copy
 from rlprune.pruning.modes import evaluating
 from rlprune.seeding import child_seed
 from rlprune.training.device import resolve_device, resolve_precision
@@ -173,9 +173,11 @@ def _built(config: Config, splits: DataSplits) -> nn.Module:
     info = splits.info
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(child_seed(config.seed, "base", "weights"))
-        return build_model(
+        model = build_model(
             config.model.factory, config.model.arguments, info.num_classes, info.image_shape[0]
         )
+    check_weights(model)
+    return model
 
 
 def _train(

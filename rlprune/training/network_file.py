@@ -140,7 +140,7 @@ class PrunedNetwork(nn.Module):
             CheckpointError: It cannot be written.
         """
         save_network(
-            path,
+            Path(path).expanduser(),
             self.network,
             spec=self.spec,
             record=self.record,
@@ -149,14 +149,14 @@ class PrunedNetwork(nn.Module):
         )
 
     def base_architecture(self) -> nn.Module:
-        """The network before pruning; its weights mean nothing.
+        """The network before pruning, on the CPU in float32; its weights mean nothing.
 
         Raises:
             ModelError: Only a Python program can build it, and it was not handed over.
         """
         (base,) = self._base
         if base is not None:
-            return copy.deepcopy(base)
+            return copy.deepcopy(base).cpu().float()
         spec = self.spec
         with torch.random.fork_rng(devices=[]):
             return build_model(spec.factory, spec.arguments, spec.num_classes, spec.in_channels)
@@ -229,7 +229,7 @@ def load(path: str | Path, *, trust_code: bool = False, model: nn.Module | None 
         CheckpointError: The file is missing, damaged, of another kind, names code that is not trusted, or
             needs ``model``.
     """
-    form, header, state = _read(Path(path))
+    form, header, state = _read(Path(path).expanduser())
     if form != _FORMAT:
         raise CheckpointError(
             f"{path} is not a network file of this version (format {form!r}, "
