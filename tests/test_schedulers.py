@@ -160,13 +160,28 @@ def killed(config: Config, path: Path) -> None:
 @pytest.mark.ray
 def test_members_that_fail_keep_nobody_waiting(one_ray: None, tmp_path: Path) -> None:
     config = settings("mo-pbt", (0.5, 1.0), 3, perturbation_interval=3, max_failures=1)
-    faults = {"1.0": "raise", "0.5": "die once"}
+    faults = {"1.0": "raise", "0.5": "killed once"}
     records = run(config, tmp_path / "run", {"log": str(tmp_path / "log"), "b_faults": faults}, [])
     assert Counter(record.status for record in records) == {"FAILED": 3, "COMPLETE": 3}
     assert {record.b for record in records if record.status == "FAILED"} == {1.0}
     check_study(tmp_path / "run", records)
     meetings = Journal(tmp_path / "run" / "tune" / JOURNAL).meetings("front")
     assert [len(meeting.members) for meeting in meetings] == [3]
+    assert len(list(tmp_path.glob("died-*"))) == 3
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("scheduler", ["none", "pbt"])
+def test_a_trial_that_cannot_be_built_in_a_process_of_another_is_retried(
+    scheduler: str, one_ray: None, tmp_path: Path
+) -> None:
+    config = settings(scheduler, (1.0,), 3, perturbation_interval=2, max_failures=3)
+    (built := tmp_path / "built").mkdir()
+    records = run(config, tmp_path / "run", {"built": str(built)}, [])
+    assert [record.status for record in records] == ["COMPLETE"] * 3
+    failed = [marker for marker in built.iterdir() if len(marker.read_text()) > 1]
+    assert len(failed) >= 2
+    check_study(tmp_path / "run", records)
 
 
 # ---- without Ray

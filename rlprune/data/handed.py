@@ -130,8 +130,8 @@ def _check_classes(names: tuple[str, ...], **parts: Images | None) -> None:
                 if pair[0] != pair[1]
             )
             raise DataError(
-                f"{part} has other classes than train: label {label} is {there}, in train {here}. Number both "
-                "alike, or say with class_names= what the labels of all parts mean"
+                f"{part} has other classes than train: label {label} is {there}, in train {here}. Number "
+                "both alike, or say with class_names= what the labels of all parts mean"
             )
 
 

@@ -159,12 +159,22 @@ class PruningTrainable(tune.Trainable):
         """
         self._run_config, self._weights, self._splits, self._build = run_config, weights, splits, build
         self._tune_folder = Path(tune_folder)
-        self._start(config)
+        self._next: dict[str, Any] | None = config
+        self._begin()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take on another trial in the same process, which saves its start-up time."""
-        self._start(new_config)
+        """Take on another trial in the same process, which saves its start-up time.
+
+        The next task builds it: Tune gives up a trial whose reset fails, and retries one that was running.
+        """
+        self._run, self._next = None, new_config
         return True
+
+    def _begin(self) -> None:
+        """Builds the trial that was taken on, unless that is done."""
+        config, self._next = self._next, None
+        if config is not None:
+            self._start(config)
 
     def _start(self, config: dict[str, Any]) -> None:
         import torch
@@ -195,6 +205,7 @@ class PruningTrainable(tune.Trainable):
         A trial that goes on from an earlier process's checkpoint begins with the report of its newest step:
         the scheduler of this process does not know it, and may have to decide on it.
         """
+        self._begin()
         run = self._the_run
         if self._again and run.position:
             metrics: dict[str, Any] = dict(run.record().groups[-1])
@@ -211,6 +222,7 @@ class PruningTrainable(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: str) -> None:
         """Go on from a checkpoint, or from the one before it if it is damaged, and from the part after it."""
+        self._begin()
         self._go_on(*read_state(undamaged_at_or_before(Path(checkpoint))))
 
     def _go_on(self, state: dict[str, Any], state_hash: str) -> None:
