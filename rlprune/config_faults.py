@@ -180,7 +180,16 @@ def _gpu_faults(search: SearchConfig) -> Iterator[str]:
         )
 
 
+_OF_ALL_MEMBERS = {"pruning.order", "pruning.sweeps"}
+"""Settings that say which step comes when: a copy does not fit a network made in another order."""
+
+
 def _population_faults(search: SearchConfig) -> Iterator[str]:
+    if search.scheduler == "asha" and "pruning.order" in search.space:
+        yield (
+            "search.space: holds pruning.order; asha compares trials after equally many groups, which then "
+            "are not the same ones"
+        )
     if not search.is_population:
         return
     size = search.num_samples * (len(search.b_grid) if search.scheduler == "mo-pbt" else 1)
@@ -193,6 +202,11 @@ def _population_faults(search: SearchConfig) -> Iterator[str]:
         yield (
             f"search.num_samples: a population of {search.scheduler} needs at least 2 members, better 4 or "
             f"more; got {size}"
+        )
+    if fixed := sorted(_OF_ALL_MEMBERS & search.space.keys()):
+        yield (
+            f"search.space: holds {', '.join(fixed)}; members of a population of {search.scheduler} go on "
+            "from one another's networks, so all of them need the same"
         )
     if is_url(search.storage_path):
         yield (

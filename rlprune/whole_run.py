@@ -26,6 +26,7 @@ from rlprune.search.interrupt import exclusive
 from rlprune.search.on_nodes import prepare_nodes
 from rlprune.search.ray_session import ray_session
 from rlprune.search.study_storage import with_storage_checked
+from rlprune.storage import is_url, local_path
 from rlprune.training.base import BaseModel, obtain_base, starting_network
 from rlprune.training.device import resolve_device
 from rlprune.training.tensor_file import write_tensors
@@ -72,6 +73,8 @@ def run_whole(
         with ray_session(config, verbose=verbose):
             if job.verb == "search":
                 place = config.search.storage_path if isinstance(where, str) else str(where)
+                if not is_url(place):  # workers look for it from the folder that Ray was started in
+                    place = str(local_path(place).absolute())
                 prepare_nodes(config, place, splits.sealed(), say)
             config, base = prepare(config, splits, say, model)
             if isinstance(where, str):

@@ -304,6 +304,17 @@ def test_help_covers_every_setting():
         (["search.scheduler=pbt", "search.num_samples=1"], "at least 2 members.* got 1"),
         (["search.scheduler=mo-pbt", "search.num_samples=1", "search.b_grid=1"], "at least 2 members"),
         (["search.scheduler=pb2", "search.space={agent.policy: {choices: [set]}}"], "nothing to explore"),
+        (
+            ["search.scheduler=pbt", "search.space={pruning.sweeps: {low: 1, high: 3}}"],
+            r"holds pruning.sweeps; members of a population of pbt go on",
+        ),
+        (
+            [
+                "search.scheduler=asha",
+                "search.space={pruning.order: {choices: [input-upward, output-downward]}}",
+            ],
+            "holds pruning.order; asha compares",
+        ),
         (["search.scheduler=bpt"], "expected one of none, asha, pbt"),
     ],
 )

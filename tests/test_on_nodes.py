@@ -1,12 +1,18 @@
 """What the nodes are asked before a search, on a Ray of this machine."""
 
+import os
 import time
+from pathlib import Path
 
 import pytest
 import ray
 
+from rlprune import whole_run
 from rlprune.config import Config, SearchConfig
+from rlprune.data import DataSplits
+from rlprune.job import Job
 from rlprune.search import on_nodes
+from rlprune.search.ray_session import ray_session
 
 pytestmark = pytest.mark.ray
 
@@ -42,3 +48,30 @@ def test_waiting_for_a_node_says_so_again_and_again(local_ray: None, monkeypatch
     assert said[0] == "waiting for the first node that a trial fits on"
     assert said[1] == said[2] != said[0]
     assert "`ray status`" in said[1]
+
+
+def test_workers_are_told_the_whole_path_of_the_run(
+    local_ray: None, digits_splits: DataSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def prepare_nodes(config: Config, place: str, *others: object) -> None:
+        asked.append(place)
+        raise Enough
+
+    monkeypatch.setattr(whole_run, "prepare_nodes", prepare_nodes)
+    monkeypatch.chdir(tmp_path)
+    job = Job("search", lambda *_: [])
+    with pytest.raises(Enough):
+        whole_run.run_whole(
+            Config(), "results/run", job, resuming=False, say=print, verbose=False, splits=digits_splits
+        )
+    assert asked == [str(tmp_path / "results")]
+
+
+def test_what_one_search_asks_ahead_is_not_left_to_the_next(local_ray: None) -> None:
+    name = "TUNE_MAX_PENDING_TRIALS_PG"
+    before = os.environ.get(name)
+    with ray_session(Config()):
+        assert name in os.environ
+    assert os.environ.get(name) == before

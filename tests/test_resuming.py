@@ -5,6 +5,7 @@ import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,10 +13,11 @@ from stand_in_run import WEIGHTS, StandInRun, search_config
 
 from rlprune.config import Config
 from rlprune.config_loading import load_config
-from rlprune.errors import CheckpointError
+from rlprune.errors import CheckpointError, ResultsError
 from rlprune.results.folder import RunFolder
 from rlprune.search.checkpoint import MANIFEST, RECORD, _hash, write_checkpoint
 from rlprune.search.journal import JOURNAL, Exploit, Journal, Meeting
+from rlprune.search.recording import TrialRecorder, _copy_whole
 from rlprune.search.resuming import _warn, going_on
 from rlprune.search.runner import _new_attempt
 from rlprune.search.trainable import Assignment
@@ -167,3 +169,35 @@ def test_an_attempt_is_numbered_after_the_highest_one(
     for name in there:
         (folder.path / TRIALS_OWN / name).mkdir()
     assert _new_attempt(folder) == expected
+
+
+def test_a_run_that_is_named_by_a_relative_path_gives_whole_paths_to_the_workers(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = checkpoint(folder, "t0000")
+    monkeypatch.chdir(folder.path.parent)
+    found = going_on(config_of("none"), RunFolder.open("run"), Journal(folder.path / JOURNAL), BEGUN)
+    assert found.checkpoint == str(newest)
+
+
+def test_curves_that_cannot_be_read_now_are_left_for_the_next_step(
+    folder: RunFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Store:
+        def open_input_stream(self, name: str) -> None:
+            raise OSError("the store does not answer")
+
+    recorder = TrialRecorder(folder, None, None)  # type: ignore[arg-type]
+    trial = SimpleNamespace(config={"trial": "t0000"})
+    recorder.on_checkpoint(1, [], trial, SimpleNamespace(filesystem=Store(), path="c"))  # type: ignore[arg-type]
+    assert recorder.fault is None
+    assert "the store does not answer" in caplog.text
+
+
+def test_a_network_that_cannot_be_copied_is_named_and_leaves_no_part(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match=r"t0000\.pt: No such file"):
+        _copy_whole(tmp_path / "nothing.pt", tmp_path / "models" / "t0000.pt")
+    (tmp_path / "file").touch()
+    with pytest.raises(ResultsError, match=r"t0000\.pt: "):
+        _copy_whole(tmp_path / "file", tmp_path / "file" / "t0000.pt")
+    assert list((tmp_path / "models").iterdir()) == []

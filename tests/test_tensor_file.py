@@ -81,6 +81,21 @@ def test_a_damaged_state_is_passed_over_for_the_one_before(
     path.write_bytes(path.read_bytes()[:100])
     assert _read_state(path) == {"position": 1}
     assert "is damaged" in capsys.readouterr().err
+    assert not path.exists(), "the next state does not put it in the place of the good one"
+    _write_state(path, {"position": 2})
+    assert _read_state(path) == {"position": 2}
+    path.write_bytes(b"")
+    assert _read_state(path) == {"position": 1}
+    for written in tmp_path.iterdir():
+        written.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="damaged"):
+        _read_state(path)
+
+
+def test_two_damaged_states_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    for position in range(2):
+        _write_state(path, {"position": position})
     for written in tmp_path.iterdir():
         written.write_bytes(b"")
     with pytest.raises(CheckpointError, match="damaged"):

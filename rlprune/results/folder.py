@@ -66,7 +66,7 @@ class RunFolder:
         cls.check_free(place)
         mirror = Mirror(str(place)) if is_url(place) else None
         path = mirror.path if mirror else local_path(place)
-        with _reported(path):
+        with reported(path):
             settings = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
             files = {CONFIG: settings, ENVIRONMENT: json.dumps(environment, indent=2) + "\n", TRIALS: ""}
             with _made(path / MODELS):  # refused where another process was faster
@@ -86,7 +86,7 @@ class RunFolder:
             remote.check_writable()
             return
         path = local_path(place)
-        with _reported(path):
+        with reported(path):
             above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
         if above != path and not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
             raise ResultsError(
@@ -115,7 +115,7 @@ class RunFolder:
 
     def config(self) -> dict[str, Any]:
         """The settings of the run as plain values (see ``rlprune.config_loading.config_from_dict``)."""
-        with _reported(self.path / CONFIG):
+        with reported(self.path / CONFIG):
             content = yaml.safe_load((self.path / CONFIG).read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ResultsError(f"{self.path / CONFIG}: expected a mapping of sections; got {content!r}")
@@ -130,7 +130,7 @@ class RunFolder:
         path = self.path / name
         if not path.exists():
             return {}
-        with _reported(path):
+        with reported(path):
             content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ResultsError(f"{path}: expected a JSON object; got {str(content)[:60]}")
@@ -159,7 +159,7 @@ class RunFolder:
         if any(row.trial == record.trial for row in self._rows()):
             raise ResultsError(f"{self.path / TRIALS}: trial {record.trial} has a row already")
         line = record.to_json().encode() + b"\n"
-        with _reported(self.path / TRIALS), (self.path / TRIALS).open("r+b") as file:
+        with reported(self.path / TRIALS), (self.path / TRIALS).open("r+b") as file:
             file.seek(_end_of_rows(file.read()))
             file.truncate()
             if file.tell():
@@ -187,7 +187,7 @@ class RunFolder:
 
     def _rows(self) -> list[TrialRecord]:
         path = self.path / TRIALS
-        with _reported(path):
+        with reported(path):
             content = path.read_bytes()
         kept = content[: _end_of_rows(content)]
         records = []
@@ -243,7 +243,7 @@ class RunFolder:
 
     def write_files(self, files: Mapping[str, str | bytes]) -> None:
         """Writes files of the folder, each whole or not at all."""
-        with _reported(self.path):
+        with reported(self.path):
             for name, content in files.items():
                 (self.path / name).parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(self.path / name, content)
@@ -292,7 +292,7 @@ def _made(models: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _reported(path: Path) -> Iterator[None]:
+def reported(path: Path) -> Iterator[None]:
     """Turns what the file system and the parsers raise into the error that names the file."""
     try:
         yield

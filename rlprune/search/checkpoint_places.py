@@ -13,10 +13,10 @@ from rlprune.storage import TRIALS_OWN, RemoteFolder, fetched, joined
 
 
 def checkpoint_of(folder: RunFolder, trial: str) -> Path | str | None:
-    """The newest undamaged checkpoint of a trial of a run, a path or a URL; None if there is none."""
+    """The newest undamaged checkpoint of a trial of a run, a whole path or a URL; None if there is none."""
     if folder.mirror:
         return newest_remote_checkpoint(folder.mirror.remote, trial)
-    return newest_checkpoint(folder.path / TRIALS_OWN, trial)
+    return newest_checkpoint(folder.path.absolute() / TRIALS_OWN, trial)
 
 
 def newest_remote_checkpoint(run: RemoteFolder, trial: str) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlprune.errors import ResultsError
+from rlprune.results.folder import reported
 
 JOURNAL = "populations.jsonl"
 
@@ -91,8 +92,12 @@ class Journal:
                 raise ResultsError(f"{path}: line {number} is damaged: {error}") from error
 
     def append(self, meeting: Meeting) -> None:
-        """Add a meeting; it is on the disk when this returns."""
-        with self._path.open("a", encoding="utf-8") as file:
+        """Add a meeting; it is on the disk when this returns.
+
+        Raises:
+            ResultsError: It cannot be written.
+        """
+        with reported(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(meeting)) + "\n")
             file.flush()
             os.fsync(file.fileno())

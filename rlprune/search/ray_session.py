@@ -30,6 +30,8 @@ _ENVIRONMENT = {
 }
 """What Ray reads from the environment; a variable that the user has set stays as it is."""
 
+_PENDING = "TUNE_MAX_PENDING_TRIALS_PG"
+"""Trials that Tune asks the cluster for ahead of their start."""
 _SECONDS_TO_CONNECT = 10.0
 
 
@@ -52,11 +54,14 @@ def ray_session(config: "Config", *, verbose: bool = False) -> Iterator[None]:
     if started:
         with handlers_kept():
             _start(config.search, verbose)
+    own = _PENDING not in os.environ
     try:
         check_resources(config.search)
-        os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(trials_to_ask_for(config.search)))
+        os.environ.setdefault(_PENDING, str(trials_to_ask_for(config.search)))
         yield
     finally:
+        if own:  # another search of this process may ask another cluster
+            os.environ.pop(_PENDING, None)
         if started:
             ray.shutdown()
 

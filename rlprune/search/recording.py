@@ -1,6 +1,7 @@
 """Each trial that ends becomes a row of ``trials.jsonl``, with its network; then the study is told."""
 
 import dataclasses
+import logging
 import math
 import os
 import shutil
@@ -13,7 +14,7 @@ from ray.tune.experiment import Trial
 
 from rlprune.errors import CheckpointError, ResultsError
 from rlprune.results.curves import curves_name
-from rlprune.results.folder import RunFolder
+from rlprune.results.folder import RunFolder, reported
 from rlprune.results.record import TrialRecord
 from rlprune.search.checkpoint import CURVES, NETWORK, keep_agents, read_record
 from rlprune.search.checkpoint_places import checkpoint_of, forget_checkpoints, read_curves
@@ -22,6 +23,8 @@ from rlprune.search.searcher import OBJECTIVES, GridOptunaSearch
 from rlprune.search.trainable import AGENT_HISTORY, Assignment
 from rlprune.storage import fetched
 from rlprune.tensorboard import TensorBoardFiles
+
+_logger = logging.getLogger(__name__)
 
 _LONGEST_ERROR = 6000  # characters of a row's error; the whole of it is in the trial's folder under tune/
 
@@ -76,7 +79,12 @@ class TrialRecorder(tune.Callback, tune.Stopper):
         self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: tune.Checkpoint, **info: Any
     ) -> None:
         """Keep how the agents have learned so far, for a report while the trial goes on."""
-        self._guarded(lambda trial: self._keep_curves(trial.config["trial"], read_curves(checkpoint)), trial)
+        try:
+            curves = read_curves(checkpoint)
+        except OSError as error:
+            _logger.warning("%s: its curves are drawn after the next step: %s", trial.config["trial"], error)
+            return
+        self._guarded(lambda trial: self._keep_curves(trial.config["trial"], curves), trial)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Copy what has changed to where the run folder belongs."""
@@ -180,7 +188,10 @@ class TrialRecorder(tune.Callback, tune.Stopper):
         self._board.close(record.trial)
         self._searcher.tell(record)
         if not self._others_may_copy:
-            forget_checkpoints(self._folder, record.trial)
+            try:
+                forget_checkpoints(self._folder, record.trial)
+            except ResultsError as error:
+                _logger.warning("checkpoints of %s stay until the search has ended: %s", record.trial, error)
         self._progress.finished(record)
 
 
@@ -222,11 +233,19 @@ def _error_of(trial: Trial) -> str:
 
 
 def _copy_whole(source: Path, target: Path) -> None:
-    """Copy a file so that the target is there whole or not at all, and on the disk when this returns."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """Copy a file so that the target is there whole or not at all, and on the disk when this returns.
+
+    Raises:
+        ResultsError: It cannot be written.
+    """
     temporary = target.with_suffix(".partial")
-    with source.open("rb") as whole, temporary.open("wb") as copy:
-        shutil.copyfileobj(whole, copy)
-        copy.flush()
-        os.fsync(copy.fileno())
-    os.replace(temporary, target)
+    with reported(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with source.open("rb") as whole, temporary.open("wb") as copy:
+                shutil.copyfileobj(whole, copy)
+                copy.flush()
+                os.fsync(copy.fileno())
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -51,7 +51,7 @@ def going_on(config: Config, folder: RunFolder, journal: Journal, assignment: As
 
 def _copying(assignment: Assignment, exploit: Exploit, config: Config, folder: RunFolder) -> Assignment:
     """The assignment of the copy, unless the trial is that already or there is nothing left to copy."""
-    trials_own = folder.path / TRIALS_OWN
+    trials_own = folder.path.absolute() / TRIALS_OWN
     copy = _taking(assignment, exploit.assignment, config, f"{trials_own / JOURNAL}: {assignment.trial}")
     if len(copy.lineage) <= len(assignment.lineage):
         return assignment

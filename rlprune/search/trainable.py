@@ -159,6 +159,7 @@ class PruningTrainable(tune.Trainable):
         """
         self._run_config, self._weights, self._splits, self._build = run_config, weights, splits, build
         self._tune_folder = Path(tune_folder)
+        self._run: PruningRun | None = None
         self._next: dict[str, Any] | None = config
         self._begin()
 
@@ -167,7 +168,7 @@ class PruningTrainable(tune.Trainable):
 
         The next task builds it: Tune gives up a trial whose reset fails, and retries one that was running.
         """
-        self._run, self._next = None, new_config
+        self._run, self._next = None, new_config  # frees the last trial's network before the next is built
         return True
 
     def _begin(self) -> None:
@@ -189,7 +190,6 @@ class PruningTrainable(tune.Trainable):
         device = given_device(settings.device, search.gpus_per_trial, torch.cuda.is_available())
         machine = share_of_this_node(search.cpus_per_trial)
         claim_share(torch.device(device), gpus=search.gpus_per_trial, machine=machine)
-        self._run: PruningRun | None = None  # frees the last trial's network before the next one is built
         self._run = self._build(dataclasses.replace(settings, device=device), self._weights, self._splits)
         self._part_path = part_path(self._tune_folder, assignment.trial)
         if assignment.checkpoint:

@@ -111,17 +111,17 @@ def _read_state(path: Path) -> dict[str, Any] | None:
     """
     from rlprune.training.tensor_file import read_tensors
 
-    fault = None
-    for written in (path, _before(path)):
-        try:
-            if written.exists():
-                return read_tensors(written)
-        except CheckpointError as error:
-            say(f"{error}; the state before is used")
-            fault = error
-    if fault is not None:
-        raise fault
-    return None
+    if not path.exists():
+        return read_tensors(_before(path)) if _before(path).exists() else None
+    try:
+        return read_tensors(path)
+    except CheckpointError as error:
+        if not _before(path).exists():
+            raise
+        state = read_tensors(_before(path))
+        say(f"{error}; the state before is used")
+        path.unlink()  # else the next state would put it in the place of the good one
+        return state
 
 
 def _before(path: Path) -> Path:
