@@ -75,6 +75,25 @@ def config_to_dict(config: Config) -> dict[str, Any]:
     return plain
 
 
+def trial_config(config: Config, settings: Mapping[str, Any]) -> Config:
+    """The settings of one trial.
+
+    Args:
+        config: The settings of the run.
+        settings: Dotted name -> value, for example ``{"pruning.b": 0.5, "seed": 7}``.
+
+    Raises:
+        ConfigError: If a value does not fit its setting, or the values do not go together.
+    """
+    nested = config_to_dict(config)
+    # other values of the space, and populations, which need one, say nothing of this trial
+    nested["search"] |= {"space": {}, "scheduler": "none"}
+    for name, value in settings.items():
+        section, _, leaf = name.rpartition(".")
+        (nested[section] if section else nested)[leaf] = value
+    return dataclasses.replace(config_from_dict(nested), search=config.search)
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from rlprune.config import Config
+from rlprune.config_loading import trial_config
 from rlprune.data import DataInfo, DataSplits, ImageSplit
 from rlprune.errors import DataError
 from rlprune.models.build import is_in_memory, runs_foreign_code
@@ -19,7 +20,6 @@ from rlprune.results.folder import RunFolder
 from rlprune.results.frontier import frontier
 from rlprune.results.interval import paired_drop
 from rlprune.results.record import TrialRecord
-from rlprune.search.space import trial_config
 from rlprune.training.device import resolve_device, resolve_precision
 from rlprune.training.evaluate import accuracy, correct_predictions
 from rlprune.training.network_file import PrunedNetwork, load

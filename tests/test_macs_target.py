@@ -15,7 +15,7 @@ from tiny_network import FILTERS, GROUPS, SETTINGS
 from torch import nn
 
 from rlprune.cli import main
-from rlprune.config_loading import config_from_dict, config_to_dict, load_config
+from rlprune.config_loading import config_from_dict, config_to_dict, load_config, trial_config
 from rlprune.data import DataSplits
 from rlprune.errors import ConfigError
 from rlprune.macs_target import TargetPlan, check_reachable
@@ -32,7 +32,6 @@ from rlprune.results.population_plot import population_png
 from rlprune.results.record import TrialRecord
 from rlprune.results.table import frontier_markdown, frontier_table
 from rlprune.rl.objective import MacsTarget
-from rlprune.search.space import trial_config
 from rlprune.search.trainable import Assignment
 from rlprune.training.tensor_file import read_tensors, write_tensors
 from rlprune.workbench import Workbench

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from stand_in_run import WEIGHTS, StandInRun, search_config
 
 from rlprune.config import Config, SearchConfig
-from rlprune.config_loading import field_help
+from rlprune.config_loading import field_help, trial_config
 from rlprune.errors import CheckpointError, ConfigError, ResultsError
 from rlprune.results.goal import Goal
 from rlprune.results.record import TrialRecord
@@ -34,7 +34,7 @@ from rlprune.search.progress import SECONDS_BETWEEN_LINES, SearchProgress
 from rlprune.search.resources import resource_faults
 from rlprune.search.samplers import SAMPLERS, make_sampler
 from rlprune.search.searcher import GridOptunaSearch
-from rlprune.search.space import distributions, trial_config
+from rlprune.search.space import distributions
 from rlprune.search.study_storage import STUDY, study_place, with_storage_checked
 from rlprune.search.trainable import Assignment
 from rlprune.training.device import given_device

@@ -78,8 +78,8 @@ def dependency_graph(model: nn.Module, example: torch.Tensor) -> tp.DependencyGr
             return tp.DependencyGraph().build_dependency(model, example_inputs=example, verbose=False)
     except Exception as error:
         raise ModelError(
-            f"{type(model).__name__} cannot be traced into filter groups (torch-pruning: {error}). The network "
-            "must be a plain forward pass from one image batch to one tensor of class scores."
+            f"{type(model).__name__} cannot be traced into filter groups (torch-pruning: {error}). The "
+            "network must be a plain forward pass from one image batch to one tensor of class scores."
         ) from error
     finally:
         for parameter, flag in zip(model.parameters(), required, strict=True):

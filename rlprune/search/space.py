@@ -1,11 +1,9 @@
-"""From ``search.space`` to Optuna's distributions, and from sampled settings back to a ``Config``."""
+"""From ``search.space`` to Optuna's distributions, and what a trial's settings say of its goal."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rlprune.config import Config
-from rlprune.config_loading import config_from_dict, config_to_dict
 from rlprune.config_values import all_settings
 from rlprune.results.goal import Goal
 
@@ -44,22 +42,3 @@ def _distribution(name: str, entry: Mapping[str, Any]) -> "BaseDistribution":
 def goal_settings(goal: Goal) -> dict[str, float | None]:
     """What a trial's settings say of its goal; without a target b counts, whatever the run's settings say."""
     return {TARGET: goal.target_macs} if goal.b is None else {B: goal.b, TARGET: None}
-
-
-def trial_config(config: Config, settings: Mapping[str, Any]) -> Config:
-    """The settings of one trial.
-
-    Args:
-        config: The settings of the run.
-        settings: Dotted name -> value, for example ``{"pruning.b": 0.5, "seed": 7}``.
-
-    Raises:
-        ConfigError: If a value does not fit its setting, or the values do not go together.
-    """
-    nested = config_to_dict(config)
-    # other values of the space, and populations, which need one, say nothing of this trial
-    nested["search"] |= {"space": {}, "scheduler": "none"}
-    for name, value in settings.items():
-        section, _, leaf = name.rpartition(".")
-        (nested[section] if section else nested)[leaf] = value
-    return dataclasses.replace(config_from_dict(nested), search=config.search)

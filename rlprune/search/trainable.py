@@ -11,6 +11,7 @@ import numpy as np
 from ray import tune
 
 from rlprune.config import Config
+from rlprune.config_loading import trial_config
 from rlprune.config_values import SAMPLED_SECTIONS
 from rlprune.errors import ModelError
 from rlprune.results.goal import Goal
@@ -18,7 +19,7 @@ from rlprune.results.step_report import score
 from rlprune.search.checkpoint import read_state, undamaged_at_or_before, write_checkpoint
 from rlprune.search.parts import AT_THE_START, part_path, read_part, write_part
 from rlprune.search.resources import share_of_this_node
-from rlprune.search.space import goal_settings, trial_config
+from rlprune.search.space import goal_settings
 from rlprune.storage import fetched
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from rlprune.config import Config
-from rlprune.config_loading import config_from_dict
+from rlprune.config_loading import config_from_dict, trial_config
 from rlprune.errors import ConfigError, ResultsError
 from rlprune.results.filter_pictures import layer_png, weights_png
 from rlprune.results.folder import RunFolder
@@ -128,8 +128,6 @@ def _trial_config(folder: RunFolder, record: TrialRecord, arguments: argparse.Na
     Raises:
         ConfigError: An option has no possible value.
     """
-    from rlprune.search.space import trial_config
-
     for option in ("top", "images"):
         if getattr(arguments, option) is not None and getattr(arguments, option) < 1:
             raise ConfigError(
