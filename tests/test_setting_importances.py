@@ -42,3 +42,16 @@ def test_trials_that_came_out_alike_tell_nothing(n_trials):
 
 def test_too_few_trials_tell_nothing():
     assert json.loads(importances_json(study_of(3, lambda x: (x, x)))) == {"trials": 3, "objectives": {}}
+
+
+@pytest.mark.parametrize("varied", [True, False])
+def test_what_all_trials_had_alike_has_no_importance(varied):
+    study = optuna.create_study(
+        directions=["minimize", "minimize"], sampler=optuna.samplers.RandomSampler(seed=0)
+    )
+    grid = {"b": optuna.distributions.FloatDistribution(1, 1)}
+    for number in range(6):
+        trial = study.ask({**grid, "x": optuna.distributions.FloatDistribution(0, 1)} if varied else grid)
+        study.tell(trial, (float(number), float(-number)))
+    found = json.loads(importances_json(study))["objectives"]
+    assert {name for settings in found.values() for name in settings} == ({"x"} if varied else set())

@@ -24,25 +24,36 @@ def importances_json(study: optuna.Study) -> str:
 
     Returns:
         JSON: ``trials`` (finished ones) and ``objectives``: objective -> setting -> mean, low and high over
-        the forests; without objectives where fewer than four trials have finished, and without settings
-        where all trials came out alike.
+        the forests; without objectives where fewer than four trials have finished, without settings where all
+        trials came out alike, and without those of which all trials had the same.
     """
-    trials = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     found = {}
-    if trials >= _FEWEST:
+    if len(trials) >= _FEWEST:
         for index, objective in enumerate(OBJECTIVES):
-            found[objective] = _importances(study, index)
-    return json.dumps({"trials": trials, "objectives": found}, indent=2) + "\n"
+            found[objective] = _importances(study, index, _varied(trials))
+    return json.dumps({"trials": len(trials), "objectives": found}, indent=2) + "\n"
 
 
-def _importances(study: optuna.Study, objective: int) -> dict[str, list[float]]:
+def _varied(trials: list[optuna.trial.FrozenTrial]) -> list[str]:
+    """The settings that all trials have, with more than one value among them."""
+    common = set.intersection(*(set(trial.params) for trial in trials))
+    return sorted(name for name in common if len({trial.params[name] for trial in trials}) > 1)
+
+
+def _importances(study: optuna.Study, objective: int, settings: list[str]) -> dict[str, list[float]]:
+    if not settings:
+        return {}
+
     def target(trial: optuna.trial.FrozenTrial) -> float:
         return float(trial.values[objective])
 
     with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
         try:
             forests = [
-                get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=seed), target=target)
+                get_param_importances(
+                    study, evaluator=FanovaImportanceEvaluator(seed=seed), params=settings, target=target
+                )
                 for seed in range(FORESTS)
             ]
         except RuntimeError as error:
