@@ -15,6 +15,7 @@ from rlprune.data import DataInfo, DataSplits, ImageSplit
 from rlprune.errors import DataError
 from rlprune.models.build import is_in_memory, runs_foreign_code
 from rlprune.pruning.latency import measure_latency
+from rlprune.pruning.memory import is_out_of_memory
 from rlprune.results.environment import cpu_name
 from rlprune.results.folder import RunFolder
 from rlprune.results.frontier import frontier
@@ -63,7 +64,7 @@ def measure_frontier(
         tuned = _tuned_base(_as_a_row(config, missing), splits, base, progress) if known is None else None
         progress(f"measuring {len(missing)} network(s) of the frontier on {len(splits.test):,} test images")
         networks = _loaded(config, folder, missing, base)
-        for row in _measured(config, splits, base.eval(), missing, networks, tuned):
+        for row in _measured(config, splits, base.eval(), missing, networks, tuned, progress):
             records[row.trial] = dataclasses.replace(row, **known) if known else row
     return folder.write_frontier(list(records.values()), max_drop_of(config))
 
@@ -122,7 +123,7 @@ def measure_network(
     if splits.test is not None:
         tuned = _tuned_base(_as_a_row(config, [record]), splits, base, progress)
         progress(f"measuring the network on {len(splits.test):,} test images")
-    return _measured(config, splits, base.eval(), [record], [network], tuned)[0]
+    return _measured(config, splits, base.eval(), [record], [network], tuned, progress)[0]
 
 
 def _loaded(
@@ -141,8 +142,9 @@ def _measured(
     rows: list[TrialRecord],
     networks: Sequence[PrunedNetwork],
     tuned: TunedBase | None,
+    progress: Callable[[str], None],
 ) -> list[TrialRecord]:
-    """The rows with latencies and, unless the splits are sealed, test accuracies."""
+    """The rows with latencies, if memory is enough, and, unless the splits are sealed, test accuracies."""
     device = resolve_device(config.device)
     dtype = resolve_precision(config.precision, device)
     placed = [copy.deepcopy(network.network).to(device) for network in networks]
@@ -153,10 +155,16 @@ def _measured(
         measured = _with_test(rows, placed, base, splits.test, splits.info, tuned, device, dtype)
     base = base.to(memory_format=torch.channels_last)
     for batch, passes in PASSES.items():
-        example = torch.zeros(batch, *splits.info.image_shape, device=device).contiguous(
-            memory_format=torch.channels_last
-        )
-        times = measure_latency([base, *placed], example, passes=passes, dtype=dtype)
+        try:
+            example = torch.zeros(batch, *splits.info.image_shape, device=device).contiguous(
+                memory_format=torch.channels_last
+            )
+            times = measure_latency([base, *placed], example, passes=passes, dtype=dtype)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            progress(f"no latency at batch {batch}: memory ran out ({str(error).partition(chr(10))[0]})")
+            continue
         for row, latency in zip(measured, times[1:], strict=True):
             row.latency_device = device_name(device, dtype)
             setattr(row, f"latency_ms_base_b{batch}", times[0].median)

@@ -25,7 +25,7 @@ from rlprune.rl.objective import Objective
 from rlprune.rl.start import measured_start
 from rlprune.rl.task import FilterContext, PruningTask
 from rlprune.seeding import generator
-from rlprune.training.device import given_device
+from rlprune.training.device import given_device, resolve_device
 from rlprune.workbench import Workbench
 
 
@@ -105,7 +105,7 @@ def _bench_of_runner(config: Config, splits: DataSplits) -> Workbench:
     cpus, gpus = config.search.cpus_per_env_runner, config.search.gpus_per_env_runner
     torch.set_num_threads(max(1, int(cpus)))
     device = given_device(config.device, gpus, torch.cuda.is_available())
-    claim_share(torch.device(device), gpus=gpus, machine=min(1.0, cpus / (os.cpu_count() or 1)))
+    claim_share(resolve_device(device), gpus=gpus, machine=min(1.0, cpus / (os.cpu_count() or 1)))
     return Workbench(dataclasses.replace(config, device=device), splits)
 
 

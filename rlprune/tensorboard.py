@@ -23,8 +23,15 @@ class TensorBoardFiles:
     wait for ever once the disk is full.
     """
 
-    def __init__(self, run_folder: Path) -> None:
-        self._folder = run_folder / FOLDER
+    def __init__(self, run_folder: Path, iterations: int | None = None) -> None:
+        """Begins.
+
+        Args:
+            run_folder: The run folder.
+            iterations: The most that an agent has, where the agents of one trial differ in that; each group
+                then has the room for so many. None: they do not differ.
+        """
+        self._folder, self._iterations = run_folder / FOLDER, iterations
         self._writers: dict[str, EventsWriter] = {}
 
     def add(self, trial: str, metrics: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> None:
@@ -42,7 +49,7 @@ class TensorBoardFiles:
         for name in RUN:
             if name in metrics:
                 _draw(writer, f"run/{name}", step, metrics[name])
-        before = (step - 1) * len(history)  # each group's agent has the same number of iterations
+        before = (step - 1) * (self._iterations or len(history))
         for number, iteration in enumerate(history, start=1):
             for name in AGENT:
                 _draw(writer, f"agent/{name}", before + number, iteration[name])

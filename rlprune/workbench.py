@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 OnPart = Callable[[dict[str, Any]], None]
 """Takes the part of a work that is done: tensors, numbers, strings, lists and dicts."""
 
+_AT_A_TIME = 100
+"""Images that are normalised in one go."""
+
 
 class Workbench:
     """The images, the device and the settings of one run; every random draw comes from the run's seed.
@@ -251,4 +254,11 @@ class Workbench:
         )
 
     def _normalised(self, images: torch.Tensor) -> torch.Tensor:
-        return Preprocess(self.splits.info).to(self.device)(images)
+        """Some at a time: what is between would take as much memory again, twice."""
+        preprocess = Preprocess(self.splits.info).to(self.device)
+        normalised = torch.empty(
+            images.shape, dtype=torch.float32, device=self.device, memory_format=torch.channels_last
+        )
+        for part, block in zip(normalised.split(_AT_A_TIME), images.split(_AT_A_TIME), strict=True):
+            part.copy_(preprocess(block))
+        return normalised

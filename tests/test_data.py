@@ -259,6 +259,25 @@ def test_statistics_are_those_of_the_training_images() -> None:
     assert channel_statistics(black, CLASSES)[1] == (1 / 255,)
 
 
+def test_parquet_files_that_number_their_classes_differently_are_refused(tmp_path: Path) -> None:
+    contents = [encode(np.full((3, 8, 8), value, np.uint8)) for value in range(16)]
+    for name, start, classes in (("train", 0, "cat,dog"), ("test", 8, "dog,cat")):
+        part, labels = contents[start : start + 8], [0, 1] * 4
+        write_parquet(tmp_path / f"{name}.parquet", part, labels, {"class_names": classes})
+    config = DataConfig(source=f"parquet:{tmp_path}")
+    with pytest.raises(
+        DataError, match=r"test.parquet has other classes than train: label 0 is dog, in train cat"
+    ):
+        load_splits(config)
+
+
+def test_channel_statistics_do_not_depend_on_how_many_images_are_counted_at_a_time() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (150, 2, 4, 4), dtype=np.uint8)
+    mean, std = channel_statistics(ImageSplit(images, np.zeros(150, dtype=np.int64)), ("a", "b"))
+    np.testing.assert_allclose(mean, images.mean((0, 2, 3)) / 255)
+    np.testing.assert_allclose(std, images.std((0, 2, 3)) / 255)
+
+
 @pytest.mark.parametrize(
     ("names", "expected"),
     [

@@ -1,6 +1,7 @@
 """How much memory a trial may take: its share of a GPU, of a machine and of a container."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from rlprune.pruning import memory_share
 from rlprune.pruning.memory import retried
 from rlprune.pruning.memory_share import allocator_share, claim_share, free_memory
 from rlprune.pruning.prefix_cache import MOST_ON_A_CPU, usual_budget
+from rlprune.training.device import resolve_device
 
 GIB = 2**30
 CPU = torch.device("cpu")
@@ -44,6 +46,36 @@ def test_caches_go_by_the_share_of_the_machine(monkeypatch: pytest.MonkeyPatch) 
     whole = free_memory(CPU)
     claim_share(CPU, gpus=0.0, machine=0.25)
     assert 0.2 * whole < free_memory(CPU) < 0.3 * whole
+
+
+def test_a_gpu_is_asked_by_its_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's own functions, which refuse a device without one, over a driver that is made up."""
+    fractions: dict[int, float] = {}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda.memory, "_lazy_init", lambda: None)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=16 * GIB)
+    )
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3 * GIB, 16 * GIB))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 2 * GIB)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: GIB)
+    monkeypatch.setattr(
+        torch._C,
+        "_cuda_setMemoryFraction",
+        lambda share, index: fractions.update({index: share}),
+        raising=False,
+    )
+    monkeypatch.setattr(torch._C, "_cuda_getMemoryFraction", fractions.__getitem__, raising=False)
+    for name, index in (("cuda", 0), ("auto", 0), ("cuda:1", 1)):
+        device = resolve_device(name)
+        assert device == torch.device("cuda", index)
+        claim_share(device, gpus=0.25, machine=1.0)
+        assert fractions[index] == pytest.approx(0.25 - 1 / 32)
+        own = (0.25 - 1 / 32) * 16 * GIB
+        assert free_memory(device) == pytest.approx(own - GIB, abs=1), "what torch keeps is used again"
+        fractions[index] = 1.0
+        assert free_memory(device) == 4 * GIB
 
 
 def test_a_reward_engine_keeps_little_on_a_cpu_and_less_where_little_is_free(

@@ -55,6 +55,16 @@ def test_the_agents_curves_go_on_from_group_to_group(tmp_path: Path) -> None:
     curves.close("t0001")
 
 
+def test_agents_of_a_trial_that_differ_in_their_iterations_have_room_for_the_most(tmp_path: Path) -> None:
+    curves = TensorBoardFiles(tmp_path, iterations=3)
+    for step, length in ((1, 3), (2, 1), (3, 2)):
+        entries = [dict.fromkeys(AGENT, 0.0)] * length
+        curves.add("t0000", {**METRICS, "step": step}, entries)
+    curves.close("t0000")
+    steps = [step for tag, step, _ in points(tmp_path / "tensorboard" / "t0000") if tag == "agent/entropy"]
+    assert steps == [1, 2, 3, 4, 7, 8]
+
+
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [(0, "0 s"), (89, "89 s"), (90, "2 min"), (5000, "83 min"), (6 * 3600, "6.0 h"), (7e5, "8.1 days")],

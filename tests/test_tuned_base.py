@@ -11,10 +11,12 @@ import torch
 from tiny_network import GROUPS, SETTINGS, build
 from torch import nn
 
+from rlprune import final_table
 from rlprune.config import Config
 from rlprune.config_loading import config_to_dict, load_config
 from rlprune.data import DataSplits
 from rlprune.final_table import measure_frontier
+from rlprune.pruning.latency import measure_latency
 from rlprune.pruning_run import PruningRun
 from rlprune.results.folder import RunFolder
 from rlprune.results.table import base_lines
@@ -141,6 +143,25 @@ def test_the_base_is_tuned_through_as_many_sweeps_as_the_row(
     (row,) = measure_frontier(config, folder, digits_splits, weak_model, [].append)
     assert config.pruning.sweeps != 3
     assert row.tuned_base_epochs == run_epochs(config.finetune, len(GROUPS), 3)
+
+
+def test_rows_are_kept_where_memory_runs_out_at_a_large_batch(
+    weak_model: nn.Module, digits_splits: DataSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(models: Any, example: torch.Tensor, **options: Any) -> Any:
+        if len(example) > 1:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 3 bytes")
+        return measure_latency(models, example, **options)
+
+    monkeypatch.setattr(final_table, "measure_latency", measure)
+    config, said = settings(finetune__base_too=False), []
+    folder = finished_run(tmp_path / "run", config, digits_splits, weak_model, trials=1)
+    (row,) = measure_frontier(config, folder, digits_splits, weak_model, said.append)
+    assert row.accuracy_test is not None
+    assert row.latency_ms_b1 is not None
+    assert row.latency_ms_b256 is None
+    assert any(line.startswith("no latency at batch 256: memory ran out") for line in said)
+    assert (folder.path / "frontier.md").is_file()
 
 
 def test_a_good_base_is_not_warned_of_and_the_row_can_be_left_out(

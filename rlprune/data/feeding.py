@@ -66,7 +66,9 @@ def feed(split: ImageSplit, device: torch.device) -> HeldFeed | StreamedFeed:
     """The images and labels of a split for a device; the way there changes no batch."""
     stays = not split.is_streamed
     if stays and device.type == "cuda":
-        stays = split.images.nbytes <= _SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0]
+        free, total = torch.cuda.mem_get_info(device)
+        own = torch.cuda.get_per_process_memory_fraction(device) * total  # of a GPU that trials share
+        stays = split.images.nbytes <= _SHARE_OF_GPU * min(free, own)
     return HeldFeed(split, device) if stays else StreamedFeed(split, device)
 
 

@@ -1,7 +1,6 @@
 """Images that a Python program hands over: arrays, tensors or map-style datasets, to the splits of a run."""
 
 import dataclasses
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -11,6 +10,7 @@ from rlprune.config_loading import load_config
 from rlprune.data.decoding import check_depth
 from rlprune.data.normalisation import (
     augmentation_faults,
+    check_same_classes,
     crop_padding_for,
     keeps_class_when_mirrored,
     numbered_classes,
@@ -108,7 +108,9 @@ def _raw(
         )
     names = tuple(str(name) for name in class_names)
     if not said:
-        _check_classes(names, val=val, test=test)
+        for name, images in (("val", val), ("test", test)):
+            own = tuple(map(str, getattr(images, "classes", names)))
+            check_same_classes(name, own, names, "say with class_names= what the labels of all parts mean")
     return RawData(
         train=parts["train"],
         val=parts.get("val"),
@@ -117,22 +119,6 @@ def _raw(
         flip=keeps_class_when_mirrored(names),
         crop_padding=crop_padding_for(*parts["train"].images.shape[2:]),
     )
-
-
-def _check_classes(names: tuple[str, ...], **parts: Images | None) -> None:
-    """Refuses parts whose labels mean other classes than those of train."""
-    for part, images in parts.items():
-        own = tuple(map(str, getattr(images, "classes", names)))
-        if own != names:
-            label, there, here = next(
-                (number, *pair)
-                for number, pair in enumerate(itertools.zip_longest(own, names, fillvalue="none"))
-                if pair[0] != pair[1]
-            )
-            raise DataError(
-                f"{part} has other classes than train: label {label} is {there}, in train {here}. Number "
-                "both alike, or say with class_names= what the labels of all parts mean"
-            )
 
 
 def _split(name: str, images: Images) -> ImageSplit:

@@ -1,5 +1,6 @@
 """Mean and spread of the channels, how images may be augmented, and classes that have no names."""
 
+import itertools
 import math
 import re
 from typing import Any
@@ -15,6 +16,7 @@ _CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 _CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 
 _SMALLEST_STD = 1 / 255
+_AT_A_TIME = 64
 _DIGITS = "zero|one|two|three|four|five|six|seven|eight|nine"
 _SIDED = re.compile(rf"[a-z0-9]|\d+(\W.*)?|{_DIGITS}|.*\b(left|right)\b.*", re.IGNORECASE)
 """Class names whose mirrored images are of another class or of none: characters, numbers, directions."""
@@ -34,10 +36,18 @@ def channel_statistics(
     mean, std = [], []
     values = np.arange(256) / 255
     for channel in range(split.images.shape[1]):
-        share = np.bincount(split.images[:, channel].ravel(), minlength=256) / split.images[:, channel].size
+        share = _counts(split.images[:, channel]) / split.images[:, channel].size
         mean.append(float(share @ values))
         std.append(max(float(np.sqrt(share @ (values - mean[-1]) ** 2)), _SMALLEST_STD))
     return tuple(mean), tuple(std)
+
+
+def _counts(values: np.ndarray) -> np.ndarray:
+    """How often each of 256 values occurs; a block at a time: numpy counts in eight times its memory."""
+    counts = np.zeros(256, dtype=np.int64)
+    for start in range(0, len(values), _AT_A_TIME):
+        counts += np.bincount(values[start : start + _AT_A_TIME].ravel(), minlength=256)
+    return counts
 
 
 def _statistics_of_facts(facts: ImageFacts, pixels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -75,6 +85,26 @@ def augmentation_faults(flip: object, crop_padding: Any, image_shape: tuple[int,
             f"{image_shape[2]} pixels; got {crop_padding!r}"
         )
     return faults
+
+
+def check_same_classes(part: str, own: tuple[str, ...], names: tuple[str, ...], otherwise: str) -> None:
+    """Refuses a part of the data whose labels mean other classes than those of train.
+
+    Args:
+        part: Its name, for the error.
+        own: Its classes.
+        names: Those of train.
+        otherwise: What the user can do but number both alike.
+
+    Raises:
+        DataError: They differ, with the first label that does.
+    """
+    for label, (there, here) in enumerate(itertools.zip_longest(own, names, fillvalue="none")):
+        if there != here:
+            raise DataError(
+                f"{part} has other classes than train: label {label} is {there}, in train {here}. Number "
+                f"both alike, or {otherwise}"
+            )
 
 
 def numbered_classes(what: str, hint: str, train: np.ndarray, *others: np.ndarray) -> tuple[str, ...]:

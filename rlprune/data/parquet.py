@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rlprune.data.decoding import decode_images
-from rlprune.data.normalisation import crop_padding_for, keeps_class_when_mirrored, numbered_classes
+from rlprune.data.normalisation import (
+    check_same_classes,
+    crop_padding_for,
+    keeps_class_when_mirrored,
+    numbered_classes,
+)
 from rlprune.data.splits import ImageSplit, RawData
 from rlprune.errors import DataError
 
@@ -28,7 +33,10 @@ def read_parquet(folder: Path) -> RawData:
     others = []
     for name in ("validation", "test"):
         path = folder / f"{name}.parquet"
-        others.append(_read_file(path)[0] if path.is_file() else None)
+        split, own = _read_file(path) if path.is_file() else (None, ())
+        if own and names:
+            check_same_classes(str(path), own, names, "name no classes in the schema's metadata of one")
+        others.append(split)
     splits = [split for split in (train, *others) if split is not None]
     if not names:
         names = numbered_classes(

@@ -31,8 +31,8 @@ def claim_share(device: torch.device, *, gpus: float, machine: float) -> None:
     """Holds this process to its share of the memory, from now on.
 
     Args:
-        device: What it computes on; on a GPU allocating more than the share raises torch's out-of-memory
-            error, although the device has room.
+        device: What it computes on, with its index; on a GPU allocating more than the share raises torch's
+            out-of-memory error, although the device has room.
         gpus: GPUs given to it, above 0 where the device is one.
         machine: Its share of the machine, above 0 and at most 1: what caches in main memory go by.
     """
@@ -48,5 +48,7 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         own = int(torch.cuda.get_per_process_memory_fraction(device) * total)
-        return min(free, own - torch.cuda.memory_reserved(device))
+        taken = torch.cuda.memory_allocated(device)
+        kept = torch.cuda.memory_reserved(device) - taken  # by torch, which uses it again
+        return min(free + kept, own - taken)
     return int(_machine_share * available_memory(Path("/")))

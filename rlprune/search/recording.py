@@ -43,6 +43,7 @@ class TrialRecorder(tune.Callback, tune.Stopper):
         progress: SearchProgress,
         *,
         others_may_copy: bool = False,
+        iterations: int | None = None,
     ) -> None:
         """Begin.
 
@@ -52,9 +53,10 @@ class TrialRecorder(tune.Callback, tune.Stopper):
             progress: Is told of what happens.
             others_may_copy: Whether the checkpoints of a trial that has ended are still needed: members of a
                 population may have to begin with a copy of its network.
+            iterations: The most of an agent, where a trial's agents differ in that; see ``TensorBoardFiles``.
         """
         self._folder, self._searcher, self._progress = folder, searcher, progress
-        self._board = TensorBoardFiles(folder.path)
+        self._board = TensorBoardFiles(folder.path, iterations)
         self._recorded = {record.trial for record in folder.records()}
         self._others_may_copy = others_may_copy
         self.fault: Exception | None = None

@@ -119,7 +119,9 @@ def run_trials(
         searcher.reconcile(folder.records())
         total = config.search.n_trials
         shown = SearchProgress(progress, total, folder.records(), show_group=group_progress)
-        recorder = TrialRecorder(folder, searcher, shown, others_may_copy=config.search.is_population)
+        population = config.search.is_population
+        most = config.search.space.get("agent.iterations", {}).get("high") if population else None
+        recorder = TrialRecorder(folder, searcher, shown, others_may_copy=population, iterations=most)
         recover_finished(recorder, searcher)
         if not searcher.is_complete():
             trainable = tune.with_parameters(

@@ -90,7 +90,7 @@ def architecture_of(model: "nn.Module") -> "nn.Module":
     """
     from ray import cloudpickle
 
-    bare = copy.deepcopy(model)
+    bare = copy.deepcopy(model).cpu()  # with the buffers that its state leaves out
     bare.load_state_dict({name: value.to("meta") for name, value in bare.state_dict().items()}, assign=True)
     try:
         cloudpickle.dumps(bare)
@@ -182,7 +182,7 @@ class PruningTrainable(tune.Trainable):
         import torch
 
         from rlprune.pruning.memory_share import claim_share
-        from rlprune.training.device import given_device
+        from rlprune.training.device import given_device, resolve_device
 
         assignment = self._assignment = Assignment(**config)
         search = self._run_config.search
@@ -190,7 +190,7 @@ class PruningTrainable(tune.Trainable):
         settings = assignment.to_config(self._run_config)
         device = given_device(settings.device, search.gpus_per_trial, torch.cuda.is_available())
         machine = share_of_this_node(search.cpus_per_trial)
-        claim_share(torch.device(device), gpus=search.gpus_per_trial, machine=machine)
+        claim_share(resolve_device(device), gpus=search.gpus_per_trial, machine=machine)
         self._run = self._build(dataclasses.replace(settings, device=device), self._weights, self._splits)
         self._part_path = part_path(self._tune_folder, assignment.trial)
         if assignment.checkpoint:
@@ -214,7 +214,8 @@ class PruningTrainable(tune.Trainable):
             metrics = dict(run.step(lambda part: write_part(self._part_path, self._state, part)).to_metrics())
         self._again = False
         metrics["score"] = score(metrics["drop_val"], metrics["macs_ratio"])
-        history = run.histories().get(str(metrics["group"]), [])
+        # a group that can lose nothing more trains no agent; that of the sweep before was drawn then
+        history = run.histories().get(str(metrics["group"]), []) if metrics.get("evaluations", 1) else []
         return {**metrics, "done": run.done, AGENT_HISTORY: history}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:

@@ -14,7 +14,9 @@ _NATIVE_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of ``auto | cpu | cuda | cuda:N``; auto is CUDA where there is any.
+    """The device of ``auto | cpu | cuda | cuda:N``, with its index; auto is CUDA where there is any.
+
+    Tensors say ``cuda:0`` and never ``cuda``, and what asks for a device's memory wants the index.
 
     Raises:
         ConfigError: The name is another one, or this machine has no such device.
@@ -29,7 +31,7 @@ def resolve_device(name: str) -> torch.device:
         raise ConfigError(
             f"device: {name} was asked for, but torch finds {count} CUDA device(s) here; use auto or cpu"
         )
-    return device
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
 def given_device(device: str, gpus: float, cuda_available: bool) -> str:

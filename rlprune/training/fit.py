@@ -239,5 +239,5 @@ class _Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"].cpu())
         torch.set_rng_state(state["cpu_generator"].cpu())
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and "cuda_generator" in state:  # else a CPU has begun
             torch.cuda.set_rng_state(state["cuda_generator"].cpu(), self.device)
