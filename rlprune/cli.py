@@ -81,6 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"rlprune: {line}", file=sys.stderr)
         return BAD_INPUT
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"rlprune: {error.filename}: {error.strerror}", file=sys.stderr)
+        return BAD_INPUT
     except KeyboardInterrupt:
         print("rlprune: interrupted", file=sys.stderr)
         return INTERRUPTED

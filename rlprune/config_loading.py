@@ -58,14 +58,19 @@ def load_config(path: str | Path | None, overrides: Mapping[str, Any] | Sequence
     return loading.finish()
 
 
-def config_from_dict(mapping: Mapping[str, Any]) -> Config:
+def config_from_dict(mapping: Mapping[str, Any], origin: str | Path = "") -> Config:
     """The settings from nested plain values, such as those of :func:`config_to_dict`; the rest are defaults.
+
+    Args:
+        mapping: Section -> name -> value.
+        origin: The file that they were stored in, for errors.
 
     Raises:
         ConfigError: With every fault that was found.
     """
     loading = _Loading()
-    loading.take_mapping(mapping, source="")
+    stored = f" (in {origin}, maybe of another version of rlprune)" if origin else ""
+    loading.take_mapping(mapping, source=stored)
     return loading.finish()
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from rlprune.config import Config
-from rlprune.data import DataSplits, Preprocess, image_tensor, reward_inputs
+from rlprune.data import DataSplits, ImageSplit, Preprocess, image_tensor, reward_inputs
 from rlprune.errors import ConfigError, ModelError
 from rlprune.pruning.cost import Cost, count_cost
 from rlprune.pruning.groups import FilterGroup, find_groups, no_group, read_groups
@@ -122,11 +122,15 @@ class Workbench:
         images, labels = image_tensor(train.take(np.sort(drawn)), self.device)
         return self._normalised(images), labels
 
+    @property
+    def reward_split(self) -> ImageSplit:
+        """The images that rewards are computed on."""
+        return self.splits.split(self._config.pruning.reward_split)
+
     def reward_engine(self, model: nn.Module, group: FilterGroup, calibration: torch.Tensor) -> RewardEngine:
         """The engine for one group of a network, on the images that rewards are computed on."""
         pruning = self._config.pruning
-        split = self.splits.split(pruning.reward_split)
-        inputs, labels, prepare = reward_inputs(split, self.splits.info, self.device)
+        inputs, labels, prepare = reward_inputs(self.reward_split, self.splits.info, self.device)
         return RewardEngine(
             model,
             group,

@@ -381,6 +381,19 @@ def test_networks_that_cannot_be_evaluated(network_file: Path, refused: Refused,
     assert "no such file" in refused("evaluate", tmp_path / "nothing.pt")
     (tmp_path / "text.pt").write_text("no network")
     assert "text.pt is damaged" in refused("evaluate", tmp_path / "text.pt")
+    assert f"{tmp_path} is a folder; name a file" in refused("evaluate", tmp_path)
+    assert "rlprune report s3://b/run --to FOLDER" in refused("export", "s3://b/run")
+
+
+def test_what_the_system_refuses_names_the_file(refused: Refused) -> None:
+    name = "n" * 300
+    assert f"{name}: File name too long" in refused("prune", "--data", f"imagefolder:{name}")
+
+
+def test_settings_of_another_version_name_their_file(refused: Refused, tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", {"pruning": {"brand_new": 1}}, {"verb": "prune"})
+    said = refused("resume", folder.path)
+    assert f"(in {folder.path / 'config.yaml'}, maybe of another version of rlprune)" in said
 
 
 def test_images_that_a_network_was_not_made_for_are_refused(
@@ -679,7 +692,7 @@ READERS_OF_TEST = {
 }
 TAKERS_OF_ANY_SPLIT = {
     ("verbs.evaluate", "evaluate"),  # the user's own question
-    ("workbench", "reward_engine"),  # reward or train: the only choices of pruning.reward_split
+    ("workbench", "reward_split"),  # reward or train: the only choices of pruning.reward_split
 }
 
 

@@ -23,7 +23,7 @@ from rlprune.results.curves import curves_name, curves_text, read_curves
 from rlprune.results.folder import RunFolder
 from rlprune.results.frontier import frontier
 from rlprune.results.page import page_html
-from rlprune.results.page_data import page_data
+from rlprune.results.page_data import _setting, page_data
 from rlprune.results.pictures import filters_png, rewards_png
 from rlprune.results.record import TrialRecord
 from rlprune.results.report import report
@@ -93,6 +93,36 @@ def test_commands_fit_where_the_network_comes_from(factory, expected):
     assert ("--trust-code" in own_images) == (not is_in_memory(factory))
     for command in [line for line in verbs if line.startswith("rlprune ")]:
         build_parser().parse_args(shlex.split(command)[1:])
+    handed = config | {"data": {"source": "memory"}}
+    for command in use_commands(Path("run"), record, handed).splitlines():
+        assert not command.startswith("rlprune ") or "--data SOURCE" in command
+    assert "rlprune search --config" not in reproduce_commands(Path("run"), {"command": []}, handed)
+
+
+def test_choices_keep_their_types(folder):
+    entries = [True, False], [0.25, 1.0], ["set", "paper"]
+    for choices in entries:
+        assert json.loads(json.dumps(_setting("x", {"choices": choices})["choices"])) == choices
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("compare.csv", b"\xff\xfe", "compare.csv cannot be read"),
+        ("curves/t0001.jsonl", b"\xff\xfe", "line 1: is no curve"),
+        ("importances.json", b'{"trials": NaN}', "NaN is not JSON"),
+    ],
+)
+def test_damaged_files_beside_the_rows_are_named(folder, name, content, expected):
+    (folder.path / name).write_bytes(content)
+    with pytest.raises(ResultsError, match=expected):
+        page_of(folder)
+
+
+def test_an_environment_that_is_none_is_left_out(folder):
+    (folder.path / "env.json").write_text('{"versions": 3, "memory_bytes": "much"}')
+    facts = dict(data_of(page_of(folder))["environment"])
+    assert "memory" not in facts
 
 
 def test_commands_can_be_pasted(tmp_path):

@@ -102,10 +102,18 @@ def _listed(folder: Path, root: Path, class_names: tuple[str, ...]) -> tuple[lis
     return files, labels
 
 
+def _unreadable(error: OSError) -> None:
+    """Refuses a folder that cannot be looked into; one that is not there has no images: that is said later."""
+    if not isinstance(error, FileNotFoundError):
+        raise DataError(
+            f"{error.filename}: {error.strerror}; make the folder readable, or take it away"
+        ) from error
+
+
 def _images_below(place: Path) -> Iterator[str]:
     """Images in a folder and those in it, links included; a folder that is reached again is passed over."""
     seen = set()
-    for folder, inner, names in os.walk(place, followlinks=True):
+    for folder, inner, names in os.walk(place, followlinks=True, onerror=_unreadable):
         inner.sort()
         real = os.path.realpath(folder)
         if real in seen:

@@ -73,7 +73,7 @@ def _read(config: DataConfig) -> RawData:
     if config.source == IN_MEMORY:
         raise DataError(
             "data.source 'memory': the images were handed over by a Python program; name images with "
-            "--data, or go on in such a program"
+            "--data where the command has it, or go on in such a program"
         )
     names = [name.removesuffix("DIR") for name in _KNOWN]
     close = difflib.get_close_matches(config.source, names, n=1, cutoff=0.5)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rlprune.data.sources import IN_MEMORY, names_factory
 from rlprune.deploy.formats import Format
 from rlprune.deploy.parity import Parity
 from rlprune.deploy.timing import Timing, timed_on
@@ -192,8 +193,10 @@ def _use(export: Export) -> list[str]:
 
 def _commands(export: Export) -> list[str]:
     command = [str(word) for word in export.network.versions.get("command") or []]
-    origin = shlex.quote(export.origin)
-    if runs_foreign_code(export.network.spec.factory):
+    origin, source = shlex.quote(export.origin), export.network.info.source
+    if source == IN_MEMORY:
+        origin += " --data SOURCE"
+    if runs_foreign_code(export.network.spec.factory) or names_factory(source):
         origin += " --trust-code"
     begun = f"{shlex.join(command)}  # {export.network.versions.get('started')}"
     verbs = [

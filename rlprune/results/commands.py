@@ -12,6 +12,8 @@ _NO_CODE = ("torchvision:", "memory:")
 """Beginnings of a factory's name where loading imports nothing of the user's, as in ``rlprune.models``."""
 _FOLDERS = ("parquet:", "imagefolder:")
 """The same of the images."""
+_HANDED_IMAGES = "memory"
+"""Where a Python program handed over the images."""
 
 
 def use_commands(folder: Path, record: TrialRecord, config: Mapping[str, Any]) -> str:
@@ -32,6 +34,8 @@ def use_commands(folder: Path, record: TrialRecord, config: Mapping[str, Any]) -
         load, trust = f"rlprune.load({network!r}, trust_code=True)", " --trust-code"
     if ":" in (source := _setting(config, "data", "source")) and not source.startswith(_FOLDERS):
         trust = " --trust-code"
+    if source == _HANDED_IMAGES:
+        trust = f" --data SOURCE{trust}"
     verbs = [
         f"rlprune export {shlex.quote(str(folder))} --trial {record.trial} --format onnx{trust}",
         f"rlprune evaluate {shlex.quote(network)} --split val{trust}",
@@ -54,7 +58,7 @@ def reproduce_commands(folder: Path, environment: Mapping[str, Any], config: Map
         words.insert(0, "python")
     elif words:
         words[0] = Path(words[0]).name
-    if _factory(config).startswith("memory:"):
+    if _factory(config).startswith("memory:") or _setting(config, "data", "source") == _HANDED_IMAGES:
         return f"# a Python program that calls rlprune.search:\n{shlex.join(words)}"
     verb = "prune" if (folder / "prune").is_dir() else "search"
     again = ["rlprune", verb, "--config", str(folder / "config.yaml"), "--name", f"{folder.name}-again"]

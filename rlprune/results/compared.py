@@ -6,6 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from rlprune.errors import ResultsError
+
 COMPARED = "compare.csv"
 OWN = "rlprune"
 """The method of the run's own networks."""
@@ -22,7 +24,10 @@ def read_compared(run: Path) -> list[dict[str, Any]]:
     path = run / COMPARED
     if not path.exists():
         return []
-    rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
+    try:
+        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+    except (OSError, ValueError, csv.Error) as error:
+        raise ResultsError(f"{path} cannot be read ({error}); make it again with rlprune compare") from error
     return [_entry({name: text or "" for name, text in row.items() if name}) for row in rows]
 
 

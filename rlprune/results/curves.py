@@ -55,7 +55,7 @@ def read_curves(run: Path, trial: str) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     curves = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             entry = json.loads(line)
             curves.append({name: entry[name] for name in ("group", *CURVE_FIELDS)})

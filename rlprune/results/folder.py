@@ -15,7 +15,7 @@ from rlprune.errors import ResultsError
 from rlprune.results.frontier import frontier
 from rlprune.results.plot import frontier_png
 from rlprune.results.population_plot import population_png
-from rlprune.results.record import MEASURED_FIELDS, TrialRecord, measured_fields
+from rlprune.results.record import MEASURED_FIELDS, TrialRecord, measured_fields, refuse_constant
 from rlprune.results.table import frontier_csv, frontier_markdown
 from rlprune.storage import Mirror, RemoteFolder, is_url, local_path, run_files, shown
 
@@ -131,7 +131,7 @@ class RunFolder:
         if not path.exists():
             return {}
         with reported(path):
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
         if not isinstance(content, dict):
             raise ResultsError(f"{path}: expected a JSON object; got {str(content)[:60]}")
         return content

@@ -113,7 +113,7 @@ def _settings(config: Mapping[str, Any], records: Sequence[TrialRecord]) -> list
 
 
 def _setting(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
-    choices = [str(choice) for choice in entry["choices"]] if "choices" in entry else None
+    choices = list(entry["choices"]) if "choices" in entry else None
     return {
         "name": name,
         "log": bool(entry.get("log")),
@@ -136,7 +136,9 @@ def _settings_note(importances: Mapping[str, Any]) -> str:
 
 def _environment(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Machine and versions as pairs of name and text."""
-    memory, versions = environment.get("memory_bytes"), environment.get("versions", {})
+    memory, versions = environment.get("memory_bytes"), environment.get("versions")
+    versions = versions if isinstance(versions, Mapping) else {}
+    memory = memory if isinstance(memory, int) else None
     facts = {
         "started": environment.get("started"),
         "processor": environment.get("cpu"),

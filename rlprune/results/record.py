@@ -140,7 +140,7 @@ class TrialRecord:
         """
         where = "record" if line is None else f"line {line}"
         try:
-            values = json.loads(text, parse_constant=_refuse_constant)
+            values = json.loads(text, parse_constant=refuse_constant)
         except ValueError as error:
             raise ResultsError(f"{where}: is not valid JSON: {error}") from error
         if not isinstance(values, dict):
@@ -198,7 +198,8 @@ def _type_name(hint: Any) -> str:
     )
 
 
-def _refuse_constant(name: str) -> None:
+def refuse_constant(name: str) -> None:
+    """What the JSON of a run folder says to NaN and infinities."""
     raise ValueError(f"{name} is not JSON; unknown values are null")
 
 

@@ -48,8 +48,9 @@ class StepReport:
 
     def line(self) -> str:
         """One line for people."""
+        kept = f"{self.kept} of {self.filters} filters kept  " if self.filters else ""
         return (
-            f"[{self.step}/{self.n_steps}] {self.group}: {self.kept} of {self.filters} filters kept  "
+            f"[{self.step}/{self.n_steps}] {self.group}: {kept}"
             f"drop {self.drop_val:+.2f}  MACs {100 * self.macs_ratio:.1f} %  {self.seconds:.0f} s"
         )
 

@@ -50,6 +50,8 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
         CheckpointError: The file is missing, damaged, or holds other things than tensors and plain values.
     """
     path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; name a file, such as models/t0000.pt of a run")
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     try:

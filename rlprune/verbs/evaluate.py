@@ -70,6 +70,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
             f"{network.spec.num_classes} classes; {config.data.source} has {splits.info.image_shape[0]} and "
             f"{splits.info.num_classes}"
         )
+    if splits.info.class_names != network.info.class_names:
+        here, own = ", ".join(splits.info.class_names), ", ".join(network.info.class_names)
+        say(
+            f"note: {config.data.source} has the classes {here}, and the network was made for {own}: "
+            "accuracy says nothing where these differ"
+        )
     cost = _cost(network, arguments.network, splits.info.image_shape)
     device = resolve_device(config.device)
     dtype = resolve_precision(config.precision, device)

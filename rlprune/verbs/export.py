@@ -7,11 +7,12 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlprune.errors import ResultsError
+from rlprune.errors import ConfigError, ResultsError
 from rlprune.results.folder import RunFolder
 from rlprune.results.frontier import choose, frontier, objectives
 from rlprune.results.record import TrialRecord
 from rlprune.results.report import run_max_drop
+from rlprune.storage import is_url
 from rlprune.trust import check_source_trusted
 from rlprune.verbs.console import say
 from rlprune.verbs.options import Subparsers, add_trust_option, setting_help
@@ -48,6 +49,11 @@ def export(arguments: argparse.Namespace) -> int:
 
     form = FORMATS[arguments.format]
     form.check_packages()
+    if is_url(arguments.source):
+        raise ConfigError(
+            f"{arguments.source} is on an object store: rlprune report {arguments.source} --to FOLDER copies "
+            "the run here; then export from FOLDER"
+        )
     source = Path(arguments.source)
     chosen = _chosen(source, arguments)
     data = config_from_dict(chosen.network.config).data

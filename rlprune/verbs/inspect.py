@@ -9,7 +9,7 @@ from rlprune.config import Config
 from rlprune.config_loading import config_from_dict, trial_config
 from rlprune.errors import ConfigError, ResultsError
 from rlprune.results.filter_pictures import layer_png, weights_png
-from rlprune.results.folder import RunFolder
+from rlprune.results.folder import CONFIG, RunFolder
 from rlprune.results.layer_filters import LayerFilters, filters_csv, filters_table, summary_line
 from rlprune.results.record import TrialRecord
 from rlprune.verbs.console import say
@@ -67,7 +67,8 @@ def inspect(arguments: argparse.Namespace) -> int:
     bench, base = _base(config, folder, arguments)
     groups = {group.name: group for group in bench.groups(base)}
     goal = "minus the drop" if config.pruning.has_target else f"at b = {config.pruning.b:g}"
-    say(NOTE.format(images=config.pruning.reward_images, split=config.pruning.reward_split, goal=goal))
+    images = min(config.pruning.reward_images, len(bench.reward_split))
+    say(NOTE.format(images=images, split=config.pruning.reward_split, goal=goal))
     top = arguments.top or (5 if arguments.group is None else 20)
     for name in names:
         _known("group of the base model", name, groups)
@@ -143,7 +144,7 @@ def _trial_config(folder: RunFolder, record: TrialRecord, arguments: argparse.Na
         "seed": record.seed,
     }
     settings = {**record.settings, **{name: value for name, value in given.items() if value is not None}}
-    return trial_config(config_from_dict(folder.config()), settings)
+    return trial_config(config_from_dict(folder.config(), folder.path / CONFIG), settings)
 
 
 def _base(

@@ -10,7 +10,7 @@ from rlprune.config import Config
 from rlprune.config_loading import config_from_dict, load_config
 from rlprune.errors import ConfigError
 from rlprune.job import Job, RunInterrupted
-from rlprune.results.folder import RunFolder
+from rlprune.results.folder import CONFIG, RunFolder
 from rlprune.results.report import report as make_report
 from rlprune.storage import joined
 from rlprune.trust import check_trusted, foreign_code
@@ -57,7 +57,7 @@ def stored_config(folder: RunFolder, trusted: bool, address: str | None = None) 
     Raises:
         ConfigError: They name code from outside rlprune, and the user did not say that it may run.
     """
-    config = config_from_dict(folder.config())
+    config = config_from_dict(folder.config(), folder.path / CONFIG)
     if address is not None:
         config = dataclasses.replace(config, search=dataclasses.replace(config.search, address=address))
     check_trusted(config, str(folder), trusted)

@@ -97,7 +97,7 @@ function drawBase(plot) {
         'stroke-dasharray': split === 'val' ? '6 4' : '2 4' }),
       mark('star', x, y, BASE_COLOUR, { hollow: split === 'test' }),
       target(x, y, `base model, ${split}`, [['accuracy', `${number(accuracy)} %`],
-        ['images', general(report.base[`images_${split}`])], ['MACs', '100 %']]),
+        ['images', String(report.base[`images_${split}`])], ['MACs', '100 %']]),
     );
   }
 }

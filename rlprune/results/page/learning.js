@@ -104,13 +104,13 @@ function settingPanel(setting, rows, measure) {
 
 function drawSetting(width, setting, rows, measure) {
   const choices = setting.choices;
-  const position = (row) => (choices ? choices.indexOf(String(row.settings[setting.name])) : row.settings[setting.name]);
+  const position = (row) => (choices ? choices.indexOf(row.settings[setting.name]) : row.settings[setting.name]);
   const x = choices ? [-0.5, choices.length - 0.5] : settingDomain(setting, rows.map(position));
   const y = extent(rows.map(measure.of), 0.12);
   const plot = frame({ width, height: 160, x, y, yTicks: ticks(y, 4), log: setting.log, bottom: 24,
     left: 48, xTicks: choices ? [] : x, label: `${measure.name} over ${setting.name}` });
   choices?.forEach((choice, index) => plot.node.append(
-    svg('text', { x: plot.x(index), y: plot.box.bottom + 16, 'text-anchor': 'middle' }, choice)));
+    svg('text', { x: plot.x(index), y: plot.box.bottom + 16, 'text-anchor': 'middle' }, String(choice))));
   rows.forEach((row) => {
     const [left, top] = [plot.x(position(row)), plot.y(measure.of(row))];
     plot.node.append(mark('circle', left, top, goalColour(row), { r: 4 }),
