@@ -103,7 +103,7 @@ def _listed(folder: Path, root: Path, class_names: tuple[str, ...]) -> tuple[lis
 
 
 def _unreadable(error: OSError) -> None:
-    """Refuses a folder that cannot be looked into; one that is not there has no images: that is said later."""
+    """Refuses a folder that cannot be looked into; one that is missing has no images, said later."""
     if not isinstance(error, FileNotFoundError):
         raise DataError(
             f"{error.filename}: {error.strerror}; make the folder readable, or take it away"
