@@ -163,7 +163,8 @@ def _measured(
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            progress(f"no latency at batch {batch}: memory ran out ({str(error).partition(chr(10))[0]})")
+            reason, _, _ = str(error).partition("\n")
+            progress(f"no latency at batch {batch}: memory ran out ({reason})")
             continue
         for row, latency in zip(measured, times[1:], strict=True):
             row.latency_device = device_name(device, dtype)

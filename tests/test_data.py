@@ -285,7 +285,7 @@ def test_channel_statistics_do_not_depend_on_how_many_images_are_counted_at_a_ti
         (("0", "1", "10"), False),
         (("0 - zero", "1 - one"), False),  # torchvision's MNIST
         (("zero", "One"), False),
-        (("3D printer", "stone", "oneiric"), True),
+        (("3D printer", "stone", "oneiric", "707-320"), True),
         (("a", "b"), False),
         (("turn left", "stop"), False),
         (("right_turn", "stop"), False),

@@ -47,8 +47,8 @@ def trace(model: nn.Module, *, fold_batch_norm: bool) -> fx.GraphModule:
         ModelError: The forward pass depends on the values of its inputs, or writes into them or into a tensor
             that has another name.
     """
-    own, tracer = copy.deepcopy(model).eval(), _Tracer()
     try:
+        own, tracer = copy.deepcopy(model).eval(), _Tracer()
         graph = fx.GraphModule(own, tracer.trace(own), type(model).__name__)
     except Exception as error:
         raise ModelError(

@@ -36,9 +36,7 @@ def refused_groups(
     Raises:
         ModelError: The network cannot be traced.
     """
-    if (
-        example.device.type != "cpu"
-    ):  # a GPU may round what it multiplies (TF32), and a sound group would differ
+    if example.device.type != "cpu":  # a GPU may round what it multiplies (TF32)
         model, example = copy.deepcopy(model).cpu(), example.cpu()
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(_IMAGES, *example.shape[1:], generator=generator)
