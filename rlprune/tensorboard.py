@@ -40,7 +40,8 @@ class TensorBoardFiles:
         Args:
             trial: The trial's name.
             metrics: Of the step, as ``StepReport.to_metrics`` gives them.
-            history: Of the group's agent, one entry an iteration; empty where none was trained.
+            history: Of the group's newest agent, one entry an iteration; empty where there was none. A step
+                that asked for no rewards has trained none: what is there is an earlier sweep's, drawn before.
         """
         if trial not in self._writers:
             (self._folder / trial).mkdir(parents=True, exist_ok=True)
@@ -49,6 +50,8 @@ class TensorBoardFiles:
         for name in RUN:
             if name in metrics:
                 _draw(writer, f"run/{name}", step, metrics[name])
+        if not metrics.get("evaluations", 1):
+            history = ()
         before = (step - 1) * (self._iterations or len(history))
         for number, iteration in enumerate(history, start=1):
             for name in AGENT:

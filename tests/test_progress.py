@@ -55,6 +55,16 @@ def test_the_agents_curves_go_on_from_group_to_group(tmp_path: Path) -> None:
     curves.close("t0001")
 
 
+def test_the_agent_of_an_earlier_sweep_is_not_drawn_again(tmp_path: Path) -> None:
+    curves = TensorBoardFiles(tmp_path)
+    curves.add("t0000", {**METRICS, "step": 1, "evaluations": 8}, history(10.0))
+    curves.add("t0000", {**METRICS, "step": 2, "evaluations": 0}, history(10.0))
+    curves.close("t0000")
+    found = points(tmp_path / "tensorboard" / "t0000")
+    assert [step for tag, step, _ in found if tag == "agent/entropy"] == [1, 2]
+    assert [step for tag, step, _ in found if tag == "run/drop_val"] == [1, 2]
+
+
 def test_agents_of_a_trial_that_differ_in_their_iterations_have_room_for_the_most(tmp_path: Path) -> None:
     curves = TensorBoardFiles(tmp_path, iterations=3)
     for step, length in ((1, 3), (2, 1), (3, 2)):

@@ -17,6 +17,7 @@ _CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 
 _SMALLEST_STD = 1 / 255
 _AT_A_TIME = 64
+"""Images whose values are counted in one go."""
 _DIGITS = "zero|one|two|three|four|five|six|seven|eight|nine"
 _SIDED = re.compile(rf"[a-z0-9]|\d+( - \w+)?|{_DIGITS}|.*\b(left|right)\b.*", re.IGNORECASE)
 """Class names whose mirrored images are of another class or of none: characters, numbers, directions."""

@@ -214,8 +214,7 @@ class PruningTrainable(tune.Trainable):
             metrics = dict(run.step(lambda part: write_part(self._part_path, self._state, part)).to_metrics())
         self._again = False
         metrics["score"] = score(metrics["drop_val"], metrics["macs_ratio"])
-        # a group that can lose nothing more trains no agent; that of the sweep before was drawn then
-        history = run.histories().get(str(metrics["group"]), []) if metrics.get("evaluations", 1) else []
+        history = run.histories().get(str(metrics["group"]), [])
         return {**metrics, "done": run.done, AGENT_HISTORY: history}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:

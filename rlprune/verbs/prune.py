@@ -87,8 +87,7 @@ def _run_to_the_end(
         report = run.step(lambda part: _write_state(path, {**run.state_dict(), "part": part}))
         _write_state(path, run.state_dict())
         folder.write_files({curves_name(PRUNE_TRIAL): curves_text(run.histories())})
-        history = run.histories().get(report.group, []) if report.evaluations else []
-        board.add(PRUNE_TRIAL, report.to_metrics(), history)
+        board.add(PRUNE_TRIAL, report.to_metrics(), run.histories().get(report.group, []))
         folder.push(patient=True)
         say(report.line())
     board.close(PRUNE_TRIAL)
