@@ -234,7 +234,7 @@ class Repairer:
             precision = self._moments.precision.index_select(0, goes)
             lost = self._weight.index_select(1, goes).T
             mixed = torch.cholesky_solve(lost, cholesky(precision.index_select(1, goes)))
-            weight = (self._weight - mixed.T @ precision).index_select(1, stays)
+            weight = self._weight.index_select(1, stays) - mixed.T @ precision.index_select(1, stays)
         bias = self._output_mean - weight @ self._moments.mean.index_select(0, stays)
         return Repair(weight.reshape(shape), bias)
 
