@@ -19,6 +19,7 @@ from torch import nn
 from rlprune.errors import PruningError
 from rlprune.pruning.groups import FilterGroup, Member
 from rlprune.pruning.modes import evaluating
+from rlprune.pruning.positive_definite import cholesky, is_positive_definite, times_inverse
 
 ROWS_PER_INPUT = 12
 """Samples of ``u`` that are collected for each of its entries, at most: more was not seen to help."""
@@ -117,7 +118,7 @@ class Gram:
         smallest = torch.finfo(torch.float32).tiny
         mean_variance = covariance.diagonal().mean()
         covariance.diagonal().add_(ridge * mean_variance + smallest)
-        while self._rows <= self.size and ridge < _GREATEST_RIDGE and not _is_positive_definite(covariance):
+        while self._rows <= self.size and ridge < _GREATEST_RIDGE and not is_positive_definite(covariance):
             raised = max(10 * ridge, _LEAST_RAISED)
             covariance.diagonal().add_((raised - ridge) * mean_variance)
             ridge = raised
@@ -140,42 +141,6 @@ class Moments:
         matrix = self.covariance.double()
         factor = cholesky(matrix, out=matrix)
         return torch.cholesky_inverse(factor, out=factor).float()
-
-
-def _is_positive_definite(matrix: torch.Tensor) -> bool:
-    """Whether a symmetric matrix has a Cholesky factor in fp64; a GPU is waited for."""
-    wide = matrix.double()
-    return int(torch.linalg.cholesky_ex(wide, out=(wide, _info(wide)))[1]) == 0
-
-
-def _info(matrix: torch.Tensor) -> torch.Tensor:
-    """Where ``cholesky_ex`` writes how far it came: int32 ``()``."""
-    return torch.empty((), dtype=torch.int32, device=matrix.device)
-
-
-def cholesky(matrix: torch.Tensor, *, out: torch.Tensor | None = None) -> torch.Tensor:
-    """The lower factor of a symmetric positive definite matrix; on a GPU without waiting for it.
-
-    Args:
-        matrix: The matrix ``(n, n)``.
-        out: Where the factor is written, if anywhere: may be the matrix itself.
-
-    Raises:
-        PruningError: The matrix is not positive definite (on a CPU, where looking costs nothing; on a GPU the
-            factor is NaN, which every accuracy computed from it shows).
-    """
-    if out is None:
-        factor, info = torch.linalg.cholesky_ex(matrix)
-    else:
-        factor, info = torch.linalg.cholesky_ex(matrix, out=(out, _info(matrix)))
-    if factor.device.type != "cpu":
-        return factor.masked_fill(info != 0, torch.nan)
-    if info.item():
-        raise PruningError(
-            f"the inputs of a layer of the group cannot be solved for (Cholesky failed at {info.item()}): "
-            "raise pruning.ridge, or look for values that are not finite in the images or weights"
-        )
-    return factor
 
 
 @dataclass(frozen=True)
@@ -210,7 +175,7 @@ class Repairer:
             torch.zeros(len(self._weight), device=layer.weight.device) if layer.bias is None else layer.bias
         )
         self._bias = bias.detach().float()
-        self._full = moments.covariance @ self._weight.T
+        self._full = self._weight @ moments.covariance
         self._output_mean = self._weight @ moments.mean + self._bias
 
     def solve(self, mask: np.ndarray) -> Repair:
@@ -228,13 +193,12 @@ class Repairer:
         stays = input_columns(self._layer, kept)
         if 2 * len(kept) <= width:
             covariance = self._moments.covariance.index_select(0, stays).index_select(1, stays)
-            weight = torch.cholesky_solve(self._full.index_select(0, stays), cholesky(covariance)).T
+            weight = times_inverse(self._full.index_select(1, stays), covariance)
         else:
             goes = input_columns(self._layer, self._member.dropped(mask))
             precision = self._moments.precision.index_select(0, goes)
-            lost = self._weight.index_select(1, goes).T
-            mixed = torch.cholesky_solve(lost, cholesky(precision.index_select(1, goes)))
-            weight = self._weight.index_select(1, stays) - mixed.T @ precision.index_select(1, stays)
+            mixed = times_inverse(self._weight.index_select(1, goes), precision.index_select(1, goes))
+            weight = self._weight.index_select(1, stays) - mixed @ precision.index_select(1, stays)
         bias = self._output_mean - weight @ self._moments.mean.index_select(0, stays)
         return Repair(weight.reshape(shape), bias)
 
