@@ -16,6 +16,7 @@ from rlprune.errors import ResultsError
 from rlprune.library.searching import Frontier
 from rlprune.results.folder import TRIALS, RunFolder
 from rlprune.results.record import TrialRecord
+from rlprune.search.checkpoint_places import forget_checkpoints
 from rlprune.storage import Mirror, RemoteFolder, download_run, fetched
 
 
@@ -157,3 +158,25 @@ def test_a_driver_that_was_taken_over_during_an_upload_does_not_write_its_rows(u
     with pytest.raises(ResultsError, match="has taken this run over"):
         add_row(driver, "t0002")
     assert trials_at(url) == ["t0000", "t0001"]
+
+
+def test_checkpoints_of_all_trials_go_with_one_look_at_the_store(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_at(url, "t0000", "t0001", "t0002")
+    remote = RemoteFolder(url)
+    for trial in ("t0000", "t0001", "t0002"):
+        remote.write(f"tune/attempt-001/{trial}/checkpoint_000000/state.json", b"{}")
+        remote.write(f"tune/attempt-001/{trial}/error.txt", b"why")
+    looks = []
+    files = RemoteFolder.files
+    monkeypatch.setattr(RemoteFolder, "files", lambda folder: looks.append(folder) or files(folder))
+    forget_checkpoints(run, ["t0000", "t0002"])
+    assert len(looks) == 1
+    left = [name for name in remote.files() if name.startswith("tune/")]
+    assert left == [
+        "tune/attempt-001/t0000/error.txt",
+        "tune/attempt-001/t0001/checkpoint_000000/state.json",
+        "tune/attempt-001/t0001/error.txt",
+        "tune/attempt-001/t0002/error.txt",
+    ]

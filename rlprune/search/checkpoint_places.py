@@ -1,6 +1,7 @@
 """Where the checkpoints of a run's trials are: in its folder on this machine, or on an object store."""
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def checkpoint_of(folder: RunFolder, trial: str) -> Path | str | None:
 
 def newest_remote_checkpoint(run: RemoteFolder, trial: str) -> str | None:
     """The URL of the newest undamaged checkpoint of a trial over all attempts; None if there is none."""
-    found = {name.rpartition("/")[0] for name in _remote_names(run, trial)}
+    found = {name.rpartition("/")[0] for name in _remote_names(run, [trial])}
     for place in sorted(found, key=age, reverse=True):
         url = joined(run.url, place)
         with suppress(CheckpointError), fetched(url) as folder:
@@ -30,11 +31,12 @@ def newest_remote_checkpoint(run: RemoteFolder, trial: str) -> str | None:
     return None
 
 
-def forget_checkpoints(folder: RunFolder, trial: str) -> None:
-    """Remove what only going on with a trial would need."""
-    remove_checkpoints(folder.path / TRIALS_OWN, trial)
+def forget_checkpoints(folder: RunFolder, trials: Sequence[str]) -> None:
+    """Remove what only going on with these trials would need; a store is asked once what it holds."""
+    for trial in trials:
+        remove_checkpoints(folder.path / TRIALS_OWN, trial)
     if folder.mirror:
-        for name in _remote_names(folder.mirror.remote, trial):
+        for name in _remote_names(folder.mirror.remote, trials):
             folder.mirror.remote.delete(name)
 
 
@@ -44,7 +46,9 @@ def read_curves(checkpoint: tune.Checkpoint) -> bytes:
         return bytes(stream.read())
 
 
-def _remote_names(run: RemoteFolder, trial: str) -> list[str]:
-    """The files of all checkpoints of a trial."""
-    wanted = re.compile(rf"{TRIALS_OWN}/attempt-\d+/{re.escape(trial)}/checkpoint_\d+/[^/]+")
-    return [name for name in run.files() if wanted.fullmatch(name)]
+def _remote_names(run: RemoteFolder, trials: Sequence[str]) -> list[str]:
+    """The files of all checkpoints of some trials."""
+    wanted = re.compile(rf"{TRIALS_OWN}/attempt-\d+/([^/]+)/checkpoint_\d+/[^/]+")
+    found = ((name, wanted.fullmatch(name)) for name in run.files())
+    chosen = set(trials)
+    return [name for name, match in found if match and match[1] in chosen]

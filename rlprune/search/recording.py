@@ -191,7 +191,7 @@ class TrialRecorder(tune.Callback, tune.Stopper):
         self._searcher.tell(record)
         if not self._others_may_copy:
             try:
-                forget_checkpoints(self._folder, record.trial)
+                forget_checkpoints(self._folder, [record.trial])
             except ResultsError as error:
                 _logger.warning("checkpoints of %s stay until the search has ended: %s", record.trial, error)
         self._progress.finished(record)

@@ -141,8 +141,7 @@ def run_trials(
         searcher.reconcile(folder.records())
         if not searcher.is_complete():
             raise KeyboardInterrupt
-        for record in folder.records():
-            forget_checkpoints(folder, record.trial)
+        forget_checkpoints(folder, [record.trial for record in folder.records()])
         if not config.search.is_population:  # whose members do not end with the settings they began with
             folder.write_files({IMPORTANCES: importances_json(searcher.study)})
         folder.push()
