@@ -16,14 +16,18 @@ Floats = NDArray[np.floating]
 Positions = NDArray[np.integer]
 
 
-def weighted_tau(first: Floats, second: Floats, same: NDArray[np.bool_], weights: Floats) -> Floats:
+def weighted_tau(
+    first: Floats, second: Floats, same: NDArray[np.bool_], weights: Floats, *, within: bool
+) -> Floats:
     """Kendall's tau-b among the pairs of masks that may be compared, for many samples of the masks.
 
     Args:
         first: What one way says of each mask ``(m,)``.
         second: What the other way says ``(m,)``.
         same: Which pairs may be compared ``(m, m)``, symmetric.
-        weights: How often each mask is in a sample ``(s, m)``; copies of a mask are ties.
+        weights: How often each mask is in a sample ``(s, m)``.
+        within: Whether only masks that are drawn together may be compared. Their pairs count as often as they
+            are drawn; otherwise all copies of two masks are compared, and copies of one mask are ties.
 
     Returns:
         ``(s,)``; NaN where a sample has no pair that both ways tell apart.
@@ -32,7 +36,7 @@ def weighted_tau(first: Floats, second: Floats, same: NDArray[np.bool_], weights
     other = np.sign(second[:, None] - second[None]) * same
 
     def pairs(signs: Floats) -> Floats:
-        return ((weights @ signs) * weights).sum(1)
+        return weights @ signs.sum(1) if within else ((weights @ signs) * weights).sum(1)
 
     with np.errstate(invalid="ignore"):
         return pairs(one * other) / np.sqrt(pairs(np.abs(one)) * pairs(np.abs(other)))
@@ -115,11 +119,16 @@ def rank_lines(rows: list[Row], epochs: float) -> list[str]:
     ]
     samples = bootstrapped([row["group"] for row in masks])
     weights = counted(samples)
-    scopes = [comparable(masks), comparable(masks, "group"), comparable(masks, "group", "ratio")]
+    scopes = [(), ("group",), ("group", "ratio")]
     ways = {name: np.array([row["lost"][name] for row in masks]) for name in masks[0]["lost"]}
     ways["val, repaired, not fine-tuned"] = np.array([row["repaired"] for row in masks])
     for name, lost in ways.items():
-        taus = [with_interval(weighted_tau(lost, drops, same, weights)) for same in scopes]
+        taus = [
+            with_interval(
+                weighted_tau(lost, drops, comparable(masks, *keys), weights, within="group" in keys)
+            )
+            for keys in scopes
+        ]
         lines.append(f"| {name} | {' | '.join(taus)} | {with_interval(spearman(lost, drops, samples))} |")
     return lines
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from fidelity_tables import fidelity_report
 from records import Row, of_kind, read_rows, spread, where_from, with_part
 
-from rlprune.config import AgentConfig
+from rlprune.config import AgentConfig, PruningConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "reward.md"
@@ -24,6 +24,8 @@ CLOCKS = {
 
 MASKS_A_GROUP = AgentConfig().iterations * AgentConfig().masks
 """Masks that an agent judges with the default settings; the set-up of a group is shared among them."""
+IMAGES_A_MASK = PruningConfig().reward_images
+"""Images on which an agent judges a mask with the default settings."""
 
 
 def whole_repeats(rows: list[Row]) -> list[list[Row]]:
@@ -42,12 +44,13 @@ def speed_lines(rows: list[Row]) -> list[str]:
         return []
     peak = max(run["peak"] for run in of_kind(rows, "run"))
     lines = [
-        "| way | masks/s | ratio to plain fp32 | with set-up | least of a group | MiB "
+        f"| way | masks/s | ratio to plain fp32 | with set-up "
+        f"| with set-up, {IMAGES_A_MASK} images, computed | least of a group | MiB "
         f"| of {peak_dtype(of_kind(rows, 'run'))} peak |",
-        "|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for way in repeats[0][0]["ways"]:
-        rate, ratio, with_setup, share = [], [], [], []
+        rate, ratio, with_setup, on_few, share = [], [], [], [], []
         for groups in repeats:
             plain = sum(row["ways"]["plain fp32"]["mask"] for row in groups)
             own = sum(row["ways"][way]["mask"] for row in groups)
@@ -55,13 +58,14 @@ def speed_lines(rows: list[Row]) -> list[str]:
             rate.append(len(groups) / own)
             ratio.append(plain / own)
             with_setup.append(plain / (own + setup))
+            on_few.append(plain / (own + setup * groups[0]["images"] / IMAGES_A_MASK))
             share.append(100 * sum(row["macs"] * row["images"] for row in groups) / own / peak)
         memory = max(row["ways"][way]["memory"] for groups in repeats for row in groups)
         reached = f"{statistics.median(share):.0f} %" if way.startswith("engine") else ""
         worst = min(group_ratios(repeats, way).values())
         lines.append(
-            f"| {way} | {spread(rate)} | {spread(ratio)} | {spread(with_setup)} | {worst:.2f} "
-            f"| {memory:.0f} | {reached} |"
+            f"| {way} | {spread(rate)} | {spread(ratio)} | {spread(with_setup)} | {spread(on_few)} "
+            f"| {worst:.2f} | {memory:.0f} | {reached} |"
         )
     return lines
 
@@ -96,7 +100,7 @@ def group_lines(rows: list[Row]) -> list[str]:
 def agreement_lines(rows: list[Row]) -> list[str]:
     """How far rewards are from the exact ones, and what is left of the ranking with fewer images."""
     found = [
-        (row["fidelity"], row["accuracy"], precision, row[precision])
+        (row["fidelity"], row["accuracy"], precision, {"masks": row["masks"], **row[precision]})
         for row in of_kind(rows, "agreement")
         for precision in ("fp32", "bf16", "int8")
         if precision in row
@@ -104,13 +108,14 @@ def agreement_lines(rows: list[Row]) -> list[str]:
     if not found:
         return []
     shares, slices = list(found[0][3]["screened"]), list(found[0][3]["slices"])
-    heads = ["fidelity", "accuracy", "precision", "groups", "largest difference, points", "tau"]
+    heads = ["fidelity", "accuracy", "precision", "groups", "masks", "largest difference, points", "tau"]
     heads += [f"tau, all masks on {count}" for count in slices]
     heads += [f"tau, screening {share}" for share in shares]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for kind in dict.fromkeys(entry[:3] for entry in found):
         some = [entry[3] for entry in found if entry[:3] == kind]
-        cells = [*kind, str(len(some)), f"{max(one['difference'] for one in some):.2f}"]
+        counts = " / ".join(str(count) for count in sorted({one["masks"] for one in some}))
+        cells = [*kind, str(len(some)), counts, f"{max(one['difference'] for one in some):.2f}"]
         cells.append(mean_and_least([one["tau"] for one in some]))
         cells += [mean_and_least([one["slices"][count] for one in some]) for count in slices]
         cells += [mean_and_least([one["screened"][share] for one in some]) for share in shares]
@@ -135,7 +140,9 @@ def engine_report(rows: list[Row]) -> str:
             f"engine and {first['plain_masks']} for the slow ways and raw fp32, {len(repeats)} interleaved "
             f"repeats: median [least, greatest]; {CLOCKS[runs[0]['clock']]}; {peak_dtype(runs)} "
             f"matrix-product peak {max(run['peak'] for run in runs) / 1e9:.0f} GMAC/s. With set-up: shared "
-            f"among {MASKS_A_GROUP} masks, as many as an agent judges with the default settings.",
+            f"among {MASKS_A_GROUP} masks on {first['images']} images each. An agent of the default settings "
+            f"judges as many masks, on {IMAGES_A_MASK} images each: computed, as if a mask's time were "
+            "proportional to its images.",
             "",
         ]
     for lines in (speed_lines(rows), group_lines(rows), agreement_lines(rows)):

@@ -37,7 +37,7 @@ def test_tau_and_spearman_are_those_of_scipy_on_every_sample() -> None:
     first, second = generator.integers(6, size=(2, 15)).astype(float)
     drawn = generator.integers(15, size=(20, 15))
     everywhere = np.ones((15, 15), dtype=bool)
-    taus = weighted_tau(first, second, everywhere, counted(drawn))
+    taus = weighted_tau(first, second, everywhere, counted(drawn), within=False)
     np.testing.assert_allclose(taus, [kendalltau(first[row], second[row]).statistic for row in drawn])
     expected = [spearmanr(first[row], second[row]).statistic for row in drawn]
     np.testing.assert_allclose(spearman(first, second, drawn), expected)
@@ -49,10 +49,13 @@ def test_tau_within_strata_compares_no_pair_across_them() -> None:
     first = np.array([1.0, 2.0, 30.0, 20.0])
     second = np.array([1.0, 2.0, 3.0, 4.0])
     same = np.array([0, 0, 1, 1])[:, None] == np.array([0, 0, 1, 1])
-    once, left = np.ones((1, 4)), np.array([[1.0, 1.0, 1.0, 0.0]])
-    assert weighted_tau(first, second, same, once)[0] == 0, "one pair agrees, the other does not"
-    assert weighted_tau(first, second, np.ones((4, 4), dtype=bool), once)[0] == pytest.approx(4 / 6)
-    assert weighted_tau(first, second, same, left)[0] == 1, "the second stratum has no pair in this sample"
+    drawn = np.array([[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 0.0, 0.0], [2.0, 2.0, 1.0, 1.0]])
+    taus = weighted_tau(first, second, same, drawn, within=True)
+    np.testing.assert_allclose(
+        taus, [0, 1, 1 / 3], err_msg="a group that is drawn twice has two pairs, not four"
+    )
+    everywhere = np.ones((4, 4), dtype=bool)
+    assert weighted_tau(first, second, everywhere, drawn[:1], within=False)[0] == pytest.approx(4 / 6)
 
 
 def test_kinds_are_compared_on_the_groups_that_have_them_all() -> None:
