@@ -60,6 +60,21 @@ def open_page(chromium):
     assert faults == []
 
 
+@pytest.fixture
+def open_changed(open_page, tmp_path):
+    """Opens the page of a run whose data was changed before: ``change`` gets what the script will read."""
+
+    def open_it(change, *look):
+        folder = write_run(tmp_path / "run")
+        records = folder.records()
+        data = page_data(folder, records, frontier(records), 1.0)
+        change(data)
+        (folder.path / "report.html").write_text(page_html("run", data), encoding="utf-8")
+        return open_page(folder, *look)
+
+    return open_it
+
+
 def trials_in(page):
     return page.locator("#table tbody td:first-child").all_text_contents()
 
@@ -155,10 +170,7 @@ def test_a_run_that_has_only_begun_is_shown(open_page, tmp_path):
     ]
 
 
-def test_copies_within_a_population_are_listed(open_page, tmp_path):
-    folder = write_run(tmp_path / "run")
-    records = folder.records()
-    data = page_data(folder, records, frontier(records), None)
+def test_copies_within_a_population_are_listed(open_changed):
     start = {
         "step": 0,
         "donor": "",
@@ -172,8 +184,98 @@ def test_copies_within_a_population_are_listed(open_page, tmp_path):
         "settings": {"agent.learning_rate": 0.2, "agent.policy": "set"},
     }
     copy["left"] = {"score": 0.1, "drop_val": 1.25, "macs_ratio": 0.9}
-    data["rows"][2]["lineage"] = [start, copy]
-    (folder.path / "report.html").write_text(page_html("run", data), encoding="utf-8")
-    page = open_page(folder)
+    page = open_changed(lambda data: data["rows"][2].update(lineage=[start, copy]))
     cells = page.locator("#lineage tbody td").all_text_contents()
     assert cells == ["4", "t0002", "t0000", "1.25", "90.0", "agent.learning_rate 0.1→0.2"]
+
+
+def test_axes_of_next_to_no_range_end_and_narrow_ones_have_true_numbers(open_changed):
+    def change(data):
+        flat, narrow = data["curves"]["t0001"]
+        flat.update(reward_mean=[0.5] * 3, reward_max=[0.5] * 3, reward_std=[1.1e-16] * 3)
+        narrow.update(reward_mean=[0.5, 0.50001, 0.50002], reward_max=[0.50002] * 3, reward_std=[0.0] * 3)
+
+    page = open_changed(change)
+    page.wait_for_selector("#learning .panel svg .hit")
+    axes = page.locator("#learning svg[aria-label^=rewards]").evaluate_all(
+        "found => found.map(one => [...one.querySelectorAll('text')].map(text => text.textContent))"
+    )
+    assert axes == [["0", "0.5", "1"], ["0.5", "0.50001", "0.50002"]]
+
+
+def baseline(method, macs, val, test):
+    """A row of another method, as the page's script reads it."""
+    figures = {"macs_ratio": macs, "accuracy_val": val, "accuracy_test": test}
+    return {
+        "method": method,
+        "own": False,
+        **figures,
+        "values": {"note": "" if method == "m0" else "better", **figures},
+        "shown": {"note": "-", **{name: str(value) for name, value in figures.items()}},
+    }
+
+
+def test_no_point_leaves_the_chart_and_a_collapsed_one_does_not_squeeze_it(open_changed):
+    def change(data):
+        collapsed = {"accuracy_val": 11.0, "drop_val": 76.0, "drop_val_low": 75.0, "drop_val_high": 77.0}
+        data["rows"][3].update(collapsed)
+        data["rows"].append({**data["rows"][2], **collapsed, "trial": "t9", "macs_ratio": 0.1})
+        data["baselines"] = [baseline("base-tuned", 1.0, 90.0, 89.0), baseline("l1", 0.5, 20.0, 85.0)]
+        del data["base"]["images_val"]
+
+    page = open_changed(change)
+    chart = page.locator("#frontier .chart svg")
+    chart.wait_for()
+    ends = chart.locator(".hit").evaluate_all("found => found.map(one => one.cy.baseVal.value)")
+    height = chart.evaluate("one => one.height.baseVal.value")
+    assert 8 <= min(ends)
+    assert max(ends) <= height - 40
+    moved = chart.locator("text", has_text="↓").all_text_contents()
+    assert sorted(moved) == ["↓ 11.0", "↓ 11.0", "↓ 20.0"]
+    good = [chart.locator(f'.hit[aria-label^="t000{n}, on the frontier (val)"]') for n in (0, 2)]
+    first, last = (one.evaluate("one => one.cy.baseVal.value") for one in good)
+    assert last - first > 30, "1.25 points are told apart"
+    assert "images unknown" in chart.locator('.hit[aria-label^="base model, val"]').get_attribute(
+        "aria-label"
+    )
+
+
+def test_marks_of_many_goals_and_methods_can_be_told_apart(open_changed):
+    def change(data):
+        extra = [{**data["rows"][3], "trial": f"u{n}", "b": 3.0 + n} for n in range(9)]
+        data["rows"] += [*extra, {**extra[0], "trial": "v", "b": None, "target_macs": 0.3}]
+        data["baselines"] = [baseline(f"m{n}", 0.5, 80.0 + n / 5, 79.0 + n / 5) for n in range(13)]
+
+    page = open_changed(change)
+    looks = page.locator("#frontier .legend li").evaluate_all(
+        "found => found.map(one => [one.textContent, one.querySelector('svg').innerHTML])"
+    )
+    texts = [text for text, _ in looks]
+    goals = ["b = 0.5 (lowest)", "b = 11 (highest)", "to 30.0 % MACs"]
+    marks = ["val (filled)", "test (hollow)", "base model"]
+    assert texts == [*goals, *marks, *(f"m{n}" for n in range(13))]
+    assert len({look for _, look in looks}) == len(looks)
+    fills = [
+        page.locator(f'.hit[aria-label^="m7 ({split})"]').evaluate(
+            "one => one.previousElementSibling.getAttribute('fill')"
+        )
+        for split in ("val", "test")
+    ]
+    assert "var(--page)" not in fills[0]
+    assert fills[1] == "var(--page)"
+    assert page.locator("#baselines th").first.get_attribute("class") == "left"
+    page.locator("#table th button", has_text="b").first.click()
+    assert page.locator("#table td:nth-child(2)").all_text_contents()[-1] == "to 30.0 %"
+
+
+def test_the_keyboard_selects_rows_that_have_commands_and_stops_at_no_others(open_changed):
+    page = open_changed(lambda data: data["rows"][3].update(commands=""))
+    chosen = page.locator("#use-note")
+    page.locator('.hit[aria-label^="t0002, on the frontier (val)"]').press("Space")
+    assert chosen.inner_text().startswith("For t0002")
+    page.locator("#table td button", has_text="t0000").press("Enter")
+    assert chosen.inner_text().startswith("For t0000")
+    assert page.locator("#table td button").all_text_contents() == ["t0000", "t0001 (deploy)", "t0002"]
+    assert page.locator("#table tr.selectable").count() == 3
+    assert page.locator(".hit[tabindex]").count() == 6
+    assert page.locator(".hit[role=img][tabindex]").count() == 0

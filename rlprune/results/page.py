@@ -13,7 +13,7 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-SCRIPTS = ("dom.js", "plot.js", "table.js", "frontier.js", "learning.js", "page.js")
+SCRIPTS = ("dom.js", "plot.js", "table.js", "goals.js", "frontier.js", "learning.js", "page.js")
 """The parts of the script, in the order in which they are joined."""
 
 

@@ -1,19 +1,9 @@
 // The picture of the frontier, the table of the networks, and the commands of the one that is selected.
 
-const BASE_COLOUR = 'var(--quiet)';
-const colourOf = (index) => `var(--series-${index % 6})`;
-
-// What a trial is after: a drop bound b, or a target of MACs; the bounds come first.
-const hasTarget = (row) => Number.isFinite(row.target_macs);
-const goalOf = (row) => (hasTarget(row) ? `to ${percent(row.target_macs)} % MACs` : `b = ${general(row.b)}`);
-const goals = [...new Set(report.rows.filter((row) => hasTarget(row) || Number.isFinite(row.b))
-  .sort((one, other) => hasTarget(one) - hasTarget(other) || one.b - other.b || one.target_macs - other.target_macs)
-  .map(goalOf))];
-const goalColour = (row) => (goals.includes(goalOf(row)) ? colourOf(goals.indexOf(goalOf(row))) : BASE_COLOUR);
-
 function facts(row) {
   const pairs = [
-    [hasTarget(row) ? 'target' : 'b', hasTarget(row) ? `${percent(row.target_macs)} % MACs` : general(row.b)], ['MACs', `${percent(row.macs_ratio)} %`], ['filters', `${percent(row.filter_keep_ratio)} %`],
+    hasTarget(row) ? ['target', `${percent(row.target_macs)} % MACs`] : ['b', general(row.b)],
+    ['MACs', `${percent(row.macs_ratio)} %`], ['filters', `${percent(row.filter_keep_ratio)} %`],
     ['params', `${percent(row.params_ratio)} %`], ['accuracy val', number(row.accuracy_val)],
     ['drop val', interval(row, 'val')],
   ];
@@ -38,35 +28,38 @@ function pointsOf(row) {
   });
 }
 
-const others = report.baselines.filter((entry) => !entry.own);
-const methods = [...new Set(others.map((entry) => entry.method))];
-
 function baselinePoints() {
   return others.flatMap((entry) => ['val', 'test'].map(
     (split) => ({ entry, split, macs: 100 * entry.macs_ratio, accuracy: entry[`accuracy_${split}`] })))
     .filter((point) => Number.isFinite(point.macs) && Number.isFinite(point.accuracy));
 }
 
-// A dot of its colour for each goal.
-function goalLegend() {
-  return goals.map((goal, index) => ['circle', colourOf(index), goal]);
-}
-
 function frontierLegend() {
   const entries = goalLegend();
-  entries.push(['circle', 'var(--ink)', 'val'], ['square', 'var(--ink)', 'test', { hollow: true }],
+  entries.push(['circle', 'var(--ink)', 'val (filled)'], ['square', 'var(--ink)', 'test (hollow)', { hollow: true }],
     ['star', BASE_COLOUR, 'base model']);
-  methods.forEach((method, index) => entries.push(['diamond', colourOf(goals.length + index), method, { hollow: true }]));
+  methods.forEach((method) => entries.push([...methodLook(method), method]));
   legend(document.querySelector('#frontier .legend'), entries);
 }
 
-// Own networks and the base model set the axis; baselines far below are moved to its edge and said.
+// Points of the frontier without those that collapsed: more than ten times the median drop, and ten points.
+function settledPoints(points) {
+  const onFrontier = points.filter((point) => point.row.on_frontier);
+  if (!onFrontier.length) return points;
+  const drops = onFrontier.map((point) => point.row.drop_val).sort((a, b) => a - b);
+  const most = 10 * Math.max(1, drops[Math.floor((drops.length - 1) / 2)]);
+  return onFrontier.filter((point) => point.row.drop_val <= most);
+}
+
+// These, the base model and whatever is more accurate set the axis; what is far below is moved to its edge and said.
 function accuracyDomain(points, baselines) {
-  const own = points.flatMap((point) => [point.accuracy, point.low, point.high]);
-  own.push(report.base.accuracy_val, report.base.accuracy_test);
-  const [low, high] = extent(own, 0.06);
-  const lowest = Math.min(low, ...baselines.map((point) => point.accuracy));
-  return [Math.max(lowest, high - 4 * (high - low)), high];
+  const settled = settledPoints(points).flatMap((point) => [point.accuracy, point.low, point.high]);
+  settled.push(report.base.accuracy_val, report.base.accuracy_test);
+  const every = [...points, ...baselines].map((point) => point.accuracy);
+  const best = Math.max(...settled.filter(Number.isFinite));
+  const [low, high] = extent([...settled, ...every.filter((accuracy) => accuracy > best)], 0.06);
+  const lowest = high - 4 * (high - low);
+  return [Math.min(low, ...every.filter((accuracy) => accuracy >= lowest)), high];
 }
 
 function drawFrontier(width, rows, onSelect) {
@@ -79,11 +72,11 @@ function drawFrontier(width, rows, onSelect) {
   drawBase(plot);
   const line = points.filter((point) => point.row.on_frontier && point.split === 'val').sort((a, b) => a.macs - b.macs);
   if (line.length > 1) {
-    plot.node.append(path(line.map((point) => [plot.x(point.macs), plot.y(point.accuracy)]),
+    plot.node.append(path(line.map((point) => [plot.x(point.macs), plot.y(Math.max(point.accuracy, y[0]))]),
       { class: 'line', stroke: 'var(--quiet)' }));
   }
   baselines.forEach((point) => drawBaseline(plot, point, y[0]));
-  points.sort((a, b) => a.row.on_frontier - b.row.on_frontier).forEach((point) => drawPoint(plot, point, onSelect));
+  points.sort((a, b) => a.row.on_frontier - b.row.on_frontier).forEach((point) => drawPoint(plot, point, y[0], onSelect));
   return plot.node;
 }
 
@@ -97,19 +90,29 @@ function drawBase(plot) {
         'stroke-dasharray': split === 'val' ? '6 4' : '2 4' }),
       mark('star', x, y, BASE_COLOUR, { hollow: split === 'test' }),
       target(x, y, `base model, ${split}`, [['accuracy', `${number(accuracy)} %`],
-        ['images', String(report.base[`images_${split}`])], ['MACs', '100 %']]),
+        ['images', String(report.base[`images_${split}`] ?? 'unknown')], ['MACs', '100 %']]),
     );
   }
 }
 
-function drawPoint(plot, point, onSelect) {
+// The height of a point; one that is below the axis stands at its edge, with its accuracy as text.
+function heightOf(plot, x, accuracy, lowest) {
+  const y = plot.y(Math.max(accuracy, lowest));
+  if (accuracy < lowest) {
+    const [end, anchor] = x + 55 > plot.box.right ? [x - 10, 'end'] : [x + 10, 'start'];
+    plot.node.append(svg('text', { x: end, y: y + 4, 'text-anchor': anchor }, `↓ ${number(accuracy, 1)}`));
+  }
+  return y;
+}
+
+function drawPoint(plot, point, lowest, onSelect) {
   const { row, split } = point;
   const x = plot.x(point.macs) + (split === 'test' ? 5 : 0); // so that the two intervals can be told apart
-  const y = plot.y(point.accuracy);
+  const y = heightOf(plot, x, point.accuracy, lowest);
   const look = { hollow: split === 'test', faint: !row.on_frontier, r: row.on_frontier ? 5.5 : 4 };
   const colour = goalColour(row);
-  if (row.on_frontier && point.low !== null && point.high !== null) {
-    const ends = { x1: x, x2: x, y1: plot.y(point.low), y2: plot.y(point.high) };
+  if (row.on_frontier && point.low !== null && point.high !== null && point.high > lowest) {
+    const ends = { x1: x, x2: x, y1: plot.y(Math.max(point.low, lowest)), y2: plot.y(point.high) };
     plot.node.append(svg('line', { class: 'interval', stroke: colour, ...ends }));
   }
   if (row.chosen) plot.node.append(svg('circle', { class: 'ring', cx: x, cy: y, r: 10 }));
@@ -117,17 +120,17 @@ function drawPoint(plot, point, onSelect) {
   if (row.chosen && split === 'val') {
     plot.node.append(svg('text', { x: x + 12, y: y + 18 }, 'deploy'));
   }
-  plot.node.append(target(x, y, `${titleOf(row)} (${split})`, facts(row), () => onSelect(row)));
+  plot.node.append(target(x, y, `${titleOf(row)} (${split})`, facts(row), row.commands ? () => onSelect(row) : null));
 }
 
 function drawBaseline(plot, point, lowest) {
-  const [x, y] = [plot.x(point.macs), plot.y(Math.max(point.accuracy, lowest))];
-  const colour = colourOf(goals.length + methods.indexOf(point.entry.method));
+  const x = plot.x(point.macs);
+  const y = heightOf(plot, x, point.accuracy, lowest);
+  const [shape, colour] = methodLook(point.entry.method);
   plot.node.append(
-    mark('diamond', x, y, colour, { hollow: true, r: 4 }),
+    mark(shape, x, y, colour, { hollow: point.split === 'test', r: 4 }),
     target(x, y, `${point.entry.method} (${point.split})`, Object.entries(point.entry.shown)),
   );
-  if (point.accuracy < lowest) plot.node.append(svg('text', { x: x + 10, y: y + 4 }, `↓ ${number(point.accuracy, 1)}`));
 }
 
 function milliseconds(row, batch) {
@@ -135,9 +138,15 @@ function milliseconds(row, batch) {
   return Number.isFinite(base) && Number.isFinite(pruned) ? `${general(base)}→${general(pruned)}` : UNKNOWN;
 }
 
+// A button where a click on the row shows commands: the keyboard reaches it, and its click is one on the row.
+function trialCell(row) {
+  const name = row.chosen ? `${row.trial} (deploy)` : row.trial;
+  return row.commands ? html('button', { type: 'button' }, name) : name;
+}
+
 const COLUMNS = [
-  { heading: 'trial', value: (row) => row.trial, text: (row) => (row.chosen ? `${row.trial} (deploy)` : row.trial), left: true },
-  { heading: 'b', value: (row) => row.b ?? row.target_macs, text: (row) => (hasTarget(row) ? `to ${percent(row.target_macs)} %` : general(row.b)) },
+  { heading: 'trial', value: (row) => row.trial, text: trialCell, left: true },
+  { heading: 'b', value: goalPlace, text: (row) => (hasTarget(row) ? `to ${percent(row.target_macs)} %` : general(row.b)) },
   { heading: 'filters %', value: (row) => row.filter_keep_ratio, text: (row) => percent(row.filter_keep_ratio) },
   { heading: 'MACs %', value: (row) => row.macs_ratio, text: (row) => percent(row.macs_ratio) },
   { heading: 'params %', value: (row) => row.params_ratio, text: (row) => percent(row.params_ratio) },
@@ -159,9 +168,9 @@ const COLUMNS = [
 function networkTable(onSelect) {
   const columns = COLUMNS.filter((column) => !column.only || column.only(report.rows));
   return sortableTable(columns, report.rows, (row) => {
-    const classes = ['selectable', row.on_frontier ? '' : 'other', row.chosen ? 'chosen' : ''].join(' ');
+    const classes = [row.commands ? 'selectable' : '', row.on_frontier ? '' : 'other', row.chosen ? 'chosen' : ''].join(' ');
     const line = html('tr', { class: classes, 'data-trial': row.trial });
-    line.addEventListener('click', () => onSelect(row));
+    if (row.commands) line.addEventListener('click', () => onSelect(row));
     return line;
   });
 }
@@ -177,27 +186,27 @@ function showCommands(row) {
 
 function showNetworks() {
   if (!report.rows.length) return;
-  const select = (row) => { if (row.commands) showCommands(row); };
   const drawn = report.rows.filter((row) => Number.isFinite(row.macs_ratio) && row.status === 'COMPLETE');
-  scrolling('table', 'table of networks', networkTable(select));
+  scrolling('table', 'table of networks', networkTable(showCommands));
   document.getElementById('table-note').textContent = report.table_note;
   if (drawn.length) {
     const place = section('frontier');
     frontierLegend();
-    responsive(place.querySelector('.chart'), (width) => drawFrontier(width, drawn, select));
+    responsive(place.querySelector('.chart'), (width) => drawFrontier(width, drawn, showCommands));
     document.getElementById('frontier-note').textContent = report.frontier_note;
   }
   const first = report.rows.find((row) => row.chosen) ?? report.rows.find((row) => row.on_frontier);
-  if (first) select(first);
+  if (first?.commands) showCommands(first);
 }
 
 function showBaselines() {
   if (!report.baselines.length) return;
+  const firstKnown = (heading) => report.baselines.map((entry) => entry.values[heading]).find(isKnown);
   const columns = Object.keys(report.baselines[0].shown).map((heading) => ({
     heading,
     value: (entry) => entry.values[heading],
     text: (entry) => entry.shown[heading],
-    left: typeof report.baselines[0].values[heading] === 'string',
+    left: typeof firstKnown(heading) === 'string',
   }));
   scrolling('baselines', 'table of baselines', sortableTable(columns, report.baselines, () => html('tr')));
 }

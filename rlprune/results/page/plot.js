@@ -1,9 +1,11 @@
 // Scales, axes and marks.
 
+// From the lowest to the highest value, with a margin; values that differ by no more than rounding get room.
 function extent(values, margin) {
   const known = values.filter(Number.isFinite);
   let [low, high] = [Math.min(...known), Math.max(...known)];
-  if (low === high) [low, high] = [low - 0.5, high + 0.5];
+  const least = 1e-9 * Math.max(Math.abs(low), Math.abs(high));
+  if (high - low <= least) [low, high] = [low - Math.max(0.5, least), high + Math.max(0.5, least)];
   return [low - margin * (high - low), high + margin * (high - low)];
 }
 
@@ -24,6 +26,13 @@ function ticks([low, high], n) {
   return found;
 }
 
+// The values of an axis as text: four digits, or as many as it takes to be right to a thousandth of the axis.
+function tickTexts(values, [from, to]) {
+  const digits = [4, 5, 6, 7, 8, 9, 10, 11, 12].find((count) => values.every(
+    (value) => Math.abs(Number(value.toPrecision(count)) - value) <= 0.001 * (to - from))) ?? 12;
+  return values.map((value) => String(Number(value.toPrecision(digits))));
+}
+
 // An empty plot: { node, x, y, box }. Options: width, height, x and y domains, labels, log, and how many ticks.
 function frame(options) {
   const { width, height, label, left = 52, bottom = 40, top = 8, right = 12 } = options;
@@ -31,16 +40,15 @@ function frame(options) {
   const x = scale(options.x, [box.left, box.right], options.log);
   const y = scale(options.y, [box.bottom, box.top]);
   const node = svg('svg', { width, height, role: 'group', 'aria-label': label });
-  for (const tick of options.yTicks ?? ticks(options.y, (box.bottom - box.top) / 45)) {
-    node.append(
-      svg('line', { class: 'grid', x1: box.left, x2: box.right, y1: y(tick), y2: y(tick) }),
-      svg('text', { x: box.left - 6, y: y(tick) + 4, 'text-anchor': 'end' }, general(tick)),
-    );
-  }
+  const lines = options.yTicks ?? ticks(options.y, (box.bottom - box.top) / 45);
+  const names = tickTexts(lines, options.y);
+  lines.forEach((tick, index) => node.append(
+    svg('line', { class: 'grid', x1: box.left, x2: box.right, y1: y(tick), y2: y(tick) }),
+    svg('text', { x: box.left - 6, y: y(tick) + 4, 'text-anchor': 'end' }, names[index])));
   const columns = options.xTicks ?? ticks(options.x, (box.right - box.left) / 75);
-  columns.forEach((tick, index) => {
+  tickTexts(columns, options.x).forEach((text, index) => {
     const anchor = options.xTicks && columns.length === 2 ? ['start', 'end'][index] : 'middle';
-    node.append(svg('text', { x: x(tick), y: box.bottom + 16, 'text-anchor': anchor }, general(tick)));
+    node.append(svg('text', { x: x(columns[index]), y: box.bottom + 16, 'text-anchor': anchor }, text));
   });
   if (options.xLabel) {
     const middle = (box.left + box.right) / 2;
@@ -58,6 +66,8 @@ const SHAPES = {
   circle: (x, y, r) => svg('circle', { cx: x, cy: y, r }),
   square: (x, y, r) => svg('rect', { x: x - r, y: y - r, width: 2 * r, height: 2 * r }),
   diamond: (x, y, r) => svg('path', { d: `M${x} ${y - 1.4 * r}L${x + 1.4 * r} ${y}L${x} ${y + 1.4 * r}L${x - 1.4 * r} ${y}Z` }),
+  triangle: (x, y, r) => svg('path', { d: `M${x} ${y - 1.4 * r}L${x + 1.4 * r} ${y + r}L${x - 1.4 * r} ${y + r}Z` }),
+  plus: (x, y, r) => svg('path', { d: plusPath(x, y, 1.4 * r, 0.5 * r) }),
   star: (x, y, r) => svg('path', { d: starPath(x, y, 1.5 * r) }),
 };
 
@@ -69,6 +79,10 @@ function starPath(x, y, r) {
   return `M${corners.join('L')}Z`;
 }
 
+const plusPath = (x, y, far, near) =>
+  `M${x - near} ${y - far}h${2 * near}v${far - near}h${far - near}v${2 * near}h${near - far}v${far - near}`
+  + `h${-2 * near}v${near - far}h${near - far}v${-2 * near}h${far - near}Z`;
+
 function mark(shape, x, y, colour, { r = 5, hollow = false, faint = false } = {}) {
   const paint = hollow
     ? { fill: 'var(--page)', stroke: colour, 'stroke-width': 2 }
@@ -76,14 +90,18 @@ function mark(shape, x, y, colour, { r = 5, hollow = false, faint = false } = {}
   return fill(SHAPES[shape](x, y, r), { ...paint, class: faint ? 'faint' : null }, []);
 }
 
-// An invisible disc around a mark: easy to hit, reached by the keyboard, read aloud.
+// An invisible disc around a mark: easy to hit, read aloud, and reached by the keyboard where it can be selected.
 function target(x, y, title, pairs, onSelect = null) {
   const spoken = [title, ...pairs.map((pair) => pair.join(' '))].join(', ');
   const role = onSelect ? 'button' : 'img';
-  const disc = svg('circle', { class: 'hit', cx: x, cy: y, r: 11, tabindex: 0, role, 'aria-label': spoken });
+  const disc = svg('circle', { class: 'hit', cx: x, cy: y, r: 11, tabindex: onSelect && 0, role, 'aria-label': spoken });
   if (onSelect) {
     disc.addEventListener('click', onSelect);
-    disc.addEventListener('keydown', (event) => { if (event.key === 'Enter') onSelect(); });
+    disc.addEventListener('keydown', (event) => {
+      if (event.key !== 'Enter' && event.key !== ' ') return;
+      event.preventDefault(); // a space would scroll the page
+      onSelect();
+    });
   }
   return describe(disc, title, pairs);
 }

@@ -15,7 +15,7 @@ function sorted(rows, value, direction) {
   return [...known.sort((a, b) => direction * compare(value(a), value(b))), ...rest];
 }
 
-// Columns: { heading, value(row), text(row), left }. makeRow(row) gives the <tr> to put the cells into.
+// Columns: { heading, value(row), text(row): text or an element, left }. makeRow(row) gives the <tr> to put the cells into.
 function sortableTable(columns, rows, makeRow) {
   const lines = new Map(rows.map((row) => [row, fill(makeRow(row), {}, columns.map(
     (column) => html('td', { class: column.left ? 'left' : null }, column.text(row))))]));
