@@ -1,5 +1,6 @@
 """The report page in a real Chromium: it draws, answers to pointer and keyboard, and is readable."""
 
+import itertools
 import os
 import shutil
 
@@ -150,6 +151,10 @@ def contrast(page):
     colours = page.locator("body").evaluate(
         "body => [getComputedStyle(body).color, getComputedStyle(body).backgroundColor]"
     )
+    return contrast_of(colours)
+
+
+def contrast_of(colours):
     lights = sorted(luminance(colour) for colour in colours)
     return (lights[1] + 0.05) / (lights[0] + 0.05)
 
@@ -279,3 +284,68 @@ def test_the_keyboard_selects_rows_that_have_commands_and_stops_at_no_others(ope
     assert page.locator("#table tr.selectable").count() == 3
     assert page.locator(".hit[tabindex]").count() == 6
     assert page.locator(".hit[role=img][tabindex]").count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_figures_of_the_filter_map_can_be_read_on_every_shade(open_changed, scheme):
+    def change(data):
+        data["base_widths"] = {f"layer{share}": 100 for share in range(101)}
+        data["rows"] = [{**data["rows"][0], "widths": {f"layer{share}": share for share in range(101)}}]
+
+    page = open_changed(change, 1000, scheme)
+    pairs = page.locator("#filters td.cell").evaluate_all(
+        """found => {
+            const brush = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+            const drawn = colour => {
+                brush.fillStyle = colour;
+                brush.fillRect(0, 0, 1, 1);
+                return `rgb(${[...brush.getImageData(0, 0, 1, 1).data].slice(0, 3).join()})`;
+            };
+            return found.map(getComputedStyle).map(one => [drawn(one.color), drawn(one.backgroundColor)]);
+        }"""
+    )
+    assert len(pairs) == 101
+    assert min(contrast_of(pair) for pair in pairs) > 4.5
+
+
+def test_it_is_printed_whole_in_light_colours(open_changed):
+    def change(data):
+        data["base_widths"] = {f"features.{n}.conv": 50 for n in range(36)}
+        for row in data["rows"][:4]:
+            row["widths"] = data["base_widths"]
+        data["baselines"] = [baseline("l1", 0.5, 80.0, 79.0)]
+        names = [f"drop_{split}_{end}_tuned_base" for split in ("val", "test") for end in range(5)]
+        data["baselines"][0]["shown"] |= dict.fromkeys(names, "0.123456")
+
+    page = open_changed(change, 1400, "dark")
+    page.wait_for_selector("#settings .panel svg .hit")
+    page.locator("#theme").click()
+    page.locator("#theme").click()
+    page.emulate_media(media="print")
+    # At once, as a printer lays it out: nothing is drawn again for the width of the paper.
+    ends = page.evaluate(
+        """() => {
+            document.body.style.width = '703px'; // A4 without its margins
+            const found = document.querySelectorAll('.chart svg, .panel svg, td');
+            const left = document.body.getBoundingClientRect().left;
+            return [...found].map(one => one.getBoundingClientRect().right - left);
+        }"""
+    )
+    assert max(ends) <= 703.5
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert paper == "rgb(255, 255, 255)"
+    cell = page.locator("#filters td.cell").first
+    assert cell.evaluate("one => getComputedStyle(one).printColorAdjust") == "exact"
+
+
+def test_long_choices_do_not_overlap(open_changed):
+    choices = ["bn_scale", "redundancy", "activation", "a choice with a very long name", *"abcd"]
+    page = open_changed(lambda data: data["settings"][2].update(choices=choices))
+    panel = page.locator("#settings .panel").nth(2)
+    panel.locator("svg").wait_for()
+    boxes = panel.locator("svg > text[transform]").evaluate_all(
+        "found => found.map(one => one.getBoundingClientRect().toJSON())"
+    )
+    assert len(boxes) == len(choices)
+    assert all(one["right"] <= other["left"] + 2 for one, other in itertools.pairwise(boxes))
+    assert max(box["bottom"] for box in boxes) <= panel.bounding_box()["y"] + panel.bounding_box()["height"]

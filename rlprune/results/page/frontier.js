@@ -58,8 +58,8 @@ function accuracyDomain(points, baselines) {
   const every = [...points, ...baselines].map((point) => point.accuracy);
   const best = Math.max(...settled.filter(Number.isFinite));
   const [low, high] = extent([...settled, ...every.filter((accuracy) => accuracy > best)], 0.06);
-  const lowest = high - 4 * (high - low);
-  return [Math.min(low, ...every.filter((accuracy) => accuracy >= lowest)), high];
+  const lowest = Math.min(low, ...every.filter((accuracy) => accuracy >= high - 4 * (high - low)));
+  return [lowest < low ? lowest - 0.03 * (high - lowest) : low, high];
 }
 
 function drawFrontier(width, rows, onSelect) {
@@ -69,6 +69,7 @@ function drawFrontier(width, rows, onSelect) {
   const x = extent([...points, ...baselines].map((point) => point.macs).concat(100), 0.05);
   const plot = frame({ width, height: Math.min(460, 240 + width / 4), x, y, label: 'accuracy over MACs',
     xLabel: 'MACs, % of the base model', yLabel: 'accuracy, %' });
+  plot.said = []; // where a text on a point below the axis stands
   drawBase(plot);
   const line = points.filter((point) => point.row.on_frontier && point.split === 'val').sort((a, b) => a.macs - b.macs);
   if (line.length > 1) {
@@ -95,10 +96,11 @@ function drawBase(plot) {
   }
 }
 
-// The height of a point; one that is below the axis stands at its edge, with its accuracy as text.
+// The height of a point; one that is below the axis stands at its edge, with its accuracy as text where there is room.
 function heightOf(plot, x, accuracy, lowest) {
   const y = plot.y(Math.max(accuracy, lowest));
-  if (accuracy < lowest) {
+  if (accuracy < lowest && !plot.said.some((other) => Math.abs(other - x) < 50)) {
+    plot.said.push(x);
     const [end, anchor] = x + 55 > plot.box.right ? [x - 10, 'end'] : [x + 10, 'start'];
     plot.node.append(svg('text', { x: end, y: y + 4, 'text-anchor': anchor }, `↓ ${number(accuracy, 1)}`));
   }
@@ -203,7 +205,7 @@ function showBaselines() {
   if (!report.baselines.length) return;
   const firstKnown = (heading) => report.baselines.map((entry) => entry.values[heading]).find(isKnown);
   const columns = Object.keys(report.baselines[0].shown).map((heading) => ({
-    heading,
+    heading: heading.replaceAll('_', ' '),
     value: (entry) => entry.values[heading],
     text: (entry) => entry.shown[heading],
     left: typeof firstKnown(heading) === 'string',

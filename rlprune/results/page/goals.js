@@ -26,7 +26,7 @@ function goalColour(row) {
   if (goals.length <= COLOURS) return colourOf(place);
   const { low, high, colours: [from, to] } = RANGES[Number(hasTarget(row))];
   const share = high > low ? (100 * ((hasTarget(row) ? row.target_macs : row.b) - low)) / (high - low) : 0;
-  return `color-mix(in oklab, ${colourOf(to)} ${share.toFixed(1)}%, ${colourOf(from)})`;
+  return `color-mix(in oklch, ${colourOf(to)} ${share.toFixed(1)}%, ${colourOf(from)})`;
 }
 
 // A dot of its colour for each goal; of many for the lowest and the highest, between which the colour goes by the value.

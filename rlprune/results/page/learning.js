@@ -12,10 +12,12 @@ function showFilters() {
   scrolling('filters', 'filters kept by layer', table);
 }
 
+// A share of a layer's filters; its class chooses letters that can be read on the shade, light or dark.
 function heatCell(row, layer) {
   const [kept, all] = [row.widths[layer], report.base_widths[layer]];
   const share = Math.round((100 * kept) / all);
-  const cell = html('td', { class: share > 55 ? 'cell full' : 'cell' }, number(share, 0));
+  const shade = share > 86 ? 'full' : share > 66 ? 'most' : 'some';
+  const cell = html('td', { class: `cell ${shade}` }, number(share, 0));
   cell.style.background = `color-mix(in oklab, var(--heat) ${Math.max(4, share)}%, var(--page))`;
   return describe(cell, `${row.trial}, ${layer}`, [['kept', `${kept} of ${all} filters`], ['share', `${share} %`]]);
 }
@@ -107,17 +109,32 @@ function drawSetting(width, setting, rows, measure) {
   const position = (row) => (choices ? choices.indexOf(row.settings[setting.name]) : row.settings[setting.name]);
   const x = choices ? [-0.5, choices.length - 0.5] : settingDomain(setting, rows.map(position));
   const y = extent(rows.map(measure.of), 0.12);
-  const plot = frame({ width, height: 160, x, y, yTicks: ticks(y, 4), log: setting.log, bottom: 24,
-    left: 48, xTicks: choices ? [] : x, label: `${measure.name} over ${setting.name}` });
-  choices?.forEach((choice, index) => plot.node.append(
-    svg('text', { x: plot.x(index), y: plot.box.bottom + 16, 'text-anchor': 'middle' }, String(choice))));
+  const left = 48;
+  const names = choiceTexts(choices ?? [], (width - left) / (choices ?? []).length);
+  const plot = frame({ width, height: 136 + names.height, x, y, yTicks: ticks(y, 4), log: setting.log,
+    bottom: names.height, left, xTicks: choices ? [] : x, label: `${measure.name} over ${setting.name}` });
+  names.texts.forEach((text, index) => {
+    const [at, end] = [plot.x(index), plot.box.bottom];
+    plot.node.append(svg('text', names.turned
+      ? { transform: `translate(${at + 4} ${end + 6}) rotate(-90)`, 'text-anchor': 'end' }
+      : { x: at, y: end + 16, 'text-anchor': 'middle' }, text));
+  });
   rows.forEach((row) => {
-    const [left, top] = [plot.x(position(row)), plot.y(measure.of(row))];
-    plot.node.append(mark('circle', left, top, goalColour(row), { r: 4 }),
-      target(left, top, row.trial, [[setting.name, String(row.settings[setting.name])], ...facts(row).slice(0, 2),
+    const [across, top] = [plot.x(position(row)), plot.y(measure.of(row))];
+    plot.node.append(mark('circle', across, top, goalColour(row), { r: 4 }),
+      target(across, top, row.trial, [[setting.name, String(row.settings[setting.name])], ...facts(row).slice(0, 2),
         ['drop val', interval(row, 'val')]]));
   });
   return plot.node;
+}
+
+// Choices as text below an axis: { texts, turned, height }; upright and cut to 16 letters where they do not fit side by side.
+function choiceTexts(choices, room) {
+  const widest = (texts) => 7 * Math.max(0, ...texts.map((text) => text.length)); // pixels, by about 7 a letter
+  const whole = choices.map(String);
+  if (widest(whole) <= room) return { texts: whole, turned: false, height: 24 };
+  const texts = whole.map((text) => (text.length > 16 ? `${text.slice(0, 15)}…` : text));
+  return { texts, turned: true, height: 12 + widest(texts) };
 }
 
 function settingDomain(setting, values) {

@@ -39,7 +39,7 @@ function frame(options) {
   const box = { left, right: width - right, top, bottom: height - bottom };
   const x = scale(options.x, [box.left, box.right], options.log);
   const y = scale(options.y, [box.bottom, box.top]);
-  const node = svg('svg', { width, height, role: 'group', 'aria-label': label });
+  const node = svg('svg', { width, height, viewBox: `0 0 ${width} ${height}`, role: 'group', 'aria-label': label });
   const lines = options.yTicks ?? ticks(options.y, (box.bottom - box.top) / 45);
   const names = tickTexts(lines, options.y);
   lines.forEach((tick, index) => node.append(
