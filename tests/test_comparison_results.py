@@ -346,3 +346,12 @@ def test_an_unfinished_comparison_is_refused(tmp_path: Path) -> None:
     (tmp_path / "compare.csv").write_text(comparison_csv([network("l1-uniform", "t0", 0, 0.5, None)]))
     with pytest.raises(ResultsError, match="line 2: a figure is missing"):
         read_points([tmp_path])
+
+
+def test_without_a_tuned_base_its_column_stays_empty(tmp_path: Path) -> None:
+    known = [record for record in RECORDED if record.method != TUNED_BASE]
+    (tmp_path / "compare.csv").write_text(comparison_csv(known))
+    table = study_markdown(read_points([tmp_path])).splitlines()
+    cells = [line.split(" | ") for line in table if line.startswith("| 0.5 |")]
+    assert {line[6] for line in cells} == {"-"}
+    assert "-" not in {line[4] for line in cells}

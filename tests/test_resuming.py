@@ -17,7 +17,7 @@ from rlprune.errors import CheckpointError, ResultsError
 from rlprune.results.folder import RunFolder
 from rlprune.search.checkpoint import MANIFEST, RECORD, _hash, write_checkpoint
 from rlprune.search.journal import JOURNAL, Exploit, Journal, Meeting
-from rlprune.search.recording import TrialRecorder, _copy_whole
+from rlprune.search.recording import _LONGEST_ERROR, TrialRecorder, _copy_whole, _shortened
 from rlprune.search.resuming import _warn, going_on
 from rlprune.search.runner import _new_attempt
 from rlprune.search.trainable import Assignment
@@ -201,3 +201,14 @@ def test_a_network_that_cannot_be_copied_is_named_and_leaves_no_part(tmp_path: P
     with pytest.raises(ResultsError, match=r"t0000\.pt: "):
         _copy_whole(tmp_path / "file", tmp_path / "file" / "t0000.pt")
     assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_a_long_error_keeps_its_name_and_where_it_was_raised() -> None:
+    lines = "".join(f'  File "deep_{n}.py", line 1\n' for n in range(1000))
+    whole = f"ValueError: no good\n{lines}    raise ValueError('no good')"
+    short = _shortened(whole)
+    assert short.startswith("ValueError: no good\n")
+    assert short.endswith("    raise ValueError('no good')")
+    assert f"... {len(whole) - _LONGEST_ERROR:,} characters ..." in short
+    assert len(short) < _LONGEST_ERROR + 50
+    assert _shortened(short[:_LONGEST_ERROR]) == short[:_LONGEST_ERROR]

@@ -21,7 +21,10 @@ Interval = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Point:
-    """One network of a run's comparison, as ``compare.csv`` has it; epochs are NaN in a file without them."""
+    """One network of a run's comparison, as ``compare.csv`` has it.
+
+    Epochs are NaN in a file without them, the drop against the tuned base where that was not measured.
+    """
 
     run: int
     trial: str
@@ -66,7 +69,7 @@ def _point(run: int, row: dict[str, str]) -> Point:
         macs_ratio=float(row["macs_ratio"]),
         accuracy=float(row["accuracy_test"]),
         drop=float(row["drop_test"]),
-        drop_tuned=float(row["drop_test_against_tuned_base"]),
+        drop_tuned=float(row["drop_test_against_tuned_base"] or "nan"),
         epochs=float(row.get("epochs") or "nan"),
     )
 

@@ -27,6 +27,9 @@ from rlprune.tensorboard import TensorBoardFiles
 _logger = logging.getLogger(__name__)
 
 _LONGEST_ERROR = 6000  # characters of a row's error; the whole of it is in the trial's folder under tune/
+_ERROR_HEAD = (
+    1500  # of these: name and message; the rest is the end of the traceback, where the error was raised
+)
 
 
 class TrialRecorder(tune.Callback, tune.Stopper):
@@ -227,11 +230,19 @@ def _error_of(trial: Trial) -> str:
     """What went wrong, its name and message first, and then where."""
     if trial.pickled_error_file is None:  # raised by Tune itself
         text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else "unknown error"
-        return text[:_LONGEST_ERROR]
+        return _shortened(text)
     with open(trial.pickled_error_file, "rb") as file:  # written by this process a moment ago
         error = cloudpickle.load(file)
     cause = getattr(error, "cause", None) or error
-    return f"{type(cause).__name__}: {cause}\n{error}"[:_LONGEST_ERROR]
+    return _shortened(f"{type(cause).__name__}: {cause}\n{error}")
+
+
+def _shortened(text: str) -> str:
+    """The beginning and the end of an error that is too long for a row."""
+    if len(text) <= _LONGEST_ERROR:
+        return text
+    tail = _LONGEST_ERROR - _ERROR_HEAD
+    return f"{text[:_ERROR_HEAD]}\n... {len(text) - _LONGEST_ERROR:,} characters ...\n{text[-tail:]}"
 
 
 def _copy_whole(source: Path, target: Path) -> None:
