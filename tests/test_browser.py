@@ -226,7 +226,7 @@ def test_no_point_leaves_the_chart_and_a_collapsed_one_does_not_squeeze_it(open_
         data["rows"][3].update(collapsed)
         data["rows"].append({**data["rows"][2], **collapsed, "trial": "t9", "macs_ratio": 0.1})
         data["baselines"] = [baseline("base-tuned", 1.0, 90.0, 89.0), baseline("l1", 0.5, 20.0, 85.0)]
-        del data["base"]["images_val"]
+        data["base"]["images_val"] = None
 
     page = open_changed(change)
     chart = page.locator("#frontier .chart svg")
@@ -273,8 +273,13 @@ def test_marks_of_many_goals_and_methods_can_be_told_apart(open_changed):
     assert page.locator("#table td:nth-child(2)").all_text_contents()[-1] == "to 30.0 %"
 
 
-def test_the_keyboard_selects_rows_that_have_commands_and_stops_at_no_others(open_changed):
-    page = open_changed(lambda data: data["rows"][3].update(commands=""))
+def test_the_keyboard_selects_rows_that_have_commands_and_failed_ones_are_listed(open_changed):
+    def change(data):
+        data["rows"][3]["commands"] = ""
+        data["rows"][4]["error"] = ""
+
+    page = open_changed(change)
+    assert page.locator("#failures summary").all_text_contents() == ["t0004 (b = 2): no error was recorded"]
     chosen = page.locator("#use-note")
     page.locator('.hit[aria-label^="t0002, on the frontier (val)"]').press("Space")
     assert chosen.inner_text().startswith("For t0002")

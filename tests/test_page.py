@@ -197,6 +197,18 @@ def test_the_page_fetches_nothing_and_runs_no_script_but_its_own(folder):
     assert set(re.findall(r"https?://[^\s'\"]*", page)) == {"http://www.w3.org/2000/svg"}
 
 
+def test_notes_and_units_are_of_every_trial_in_the_table(folder):
+    assert "to N %" not in data_of(page_of(folder))["table_note"]
+    beaten = complete("t0006", 2.0, 3.0, 0.9, latency_table_batch=64, latency_ms_table=3.0)
+    folder.append(dataclasses.replace(beaten, b=None, target_macs=0.9, groups=[{"group": "features.0"}]))
+    data = data_of(page_of(folder))
+    (row,) = (row for row in data["rows"] if row["trial"] == "t0006")
+    assert not row["on_frontier"]
+    assert "to N % in the place of b" in data["table_note"]
+    assert "ms by table: a batch of 64" in data["table_note"]
+    assert not {"groups", "base_widths"} & set(row), "the script does not read them"
+
+
 def test_a_run_that_has_only_begun_has_a_page(tmp_path):
     folder = RunFolder.create(tmp_path / "run", {}, {})
     data = data_of(page_of(folder))

@@ -10,11 +10,14 @@ from rlprune.results.compared import read_compared
 from rlprune.results.curves import read_curves, trials_with_curves
 from rlprune.results.folder import CONFIG, RunFolder
 from rlprune.results.frontier import choose, objectives
+from rlprune.results.latency_note import latency_notes
 from rlprune.results.record import TrialRecord
-from rlprune.results.table import base_lines, legend_lines, row_notes, trials_count
+from rlprune.results.table import base_lines, legend_lines, target_notes, trials_count
 
 IMPORTANCES = "importances.json"
 """Optuna's importances: ``trials``, and ``objectives``: objective -> setting -> mean, low and high."""
+UNREAD = ("groups", "base_widths")
+"""Long fields of a record that the script does not read."""
 _BASE = ("accuracy_val", "accuracy_test", "images_val", "images_test")
 
 
@@ -50,7 +53,7 @@ def page_data(
         "base": _base(records),
         "base_widths": next((record.base_widths for record in records if record.base_widths), {}),
         "frontier_note": "\n".join([*base_lines(rows)[:-1], *legend_lines(chosen, max_drop, "")]),
-        "table_note": "\n".join([f"{base_lines(rows)[-1]}.", *row_notes(rows)]),
+        "table_note": _table_note(shown, rows),
         "baselines": read_compared(folder.path),
         "curves": {
             trial: read_curves(folder.path, trial) for trial in [*ended, *going_on] if trial in learned
@@ -76,6 +79,11 @@ def _shown_first(records: Sequence[TrialRecord], rows: Sequence[TrialRecord]) ->
     ]
 
 
+def _table_note(shown: Sequence[TrialRecord], rows: Sequence[TrialRecord]) -> str:
+    """Units and signs of all that the table shows; latencies that did not fall: of the frontier only."""
+    return "\n".join([f"{base_lines(shown)[-1]}.", *target_notes(shown), *latency_notes(rows)])
+
+
 def _summary(records: Sequence[TrialRecord], going_on: Sequence[str]) -> str:
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     unfinished = f"; without an end so far: {', '.join(going_on)}" if going_on else ""
@@ -84,7 +92,7 @@ def _summary(records: Sequence[TrialRecord], going_on: Sequence[str]) -> str:
 
 def _row(record: TrialRecord, on_frontier: bool, chosen: bool, commands: str) -> dict[str, Any]:
     """A record as JSON holds it, with its place and its commands."""
-    known = json.loads(record.to_json())
+    known = {name: value for name, value in json.loads(record.to_json()).items() if name not in UNREAD}
     bound = {} if record.b is None else {"pruning.b": record.b}
     settings = {**bound, **record.settings} if record.settings else {}
     return {

@@ -177,9 +177,15 @@ def _points(drop: float | None) -> str:
 
 def row_notes(rows: Sequence[TrialRecord]) -> list[str]:
     """What has to be said of single rows: targets for drop bounds, latencies that did not fall."""
+    return [*target_notes(rows), *latency_notes(rows)]
+
+
+def target_notes(rows: Sequence[TrialRecord]) -> list[str]:
+    """What stands in the column of drop bounds where a row has a target of MACs."""
     targets = any(row.target_macs is not None for row in rows)
-    said = ["to N % in the place of b: the trial came down to that share of the MACs, whatever the drop"]
-    return [*said * targets, *latency_notes(rows)]
+    return [
+        "to N % in the place of b: the trial came down to that share of the MACs, whatever the drop"
+    ] * targets
 
 
 def frontier_markdown(rows: Sequence[TrialRecord], max_drop: float | None) -> str:

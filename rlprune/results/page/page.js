@@ -1,11 +1,12 @@
 // What remains of the page, and its beginning.
 
 function showFailures() {
-  const failed = report.rows.filter((row) => row.error);
+  const failed = report.rows.filter((row) => row.error || row.status === 'FAILED');
   if (!failed.length) return;
+  const errorOf = (row) => row.error.trim() || 'no error was recorded';
   section('failures').querySelector('.entries').replaceChildren(...failed.map((row) => html('details', {},
-    html('summary', {}, html('strong', {}, row.trial), ` (${goalOf(row)}): ${row.error.trim().split('\n', 1)[0]}`),
-    html('pre', {}, row.error))));
+    html('summary', {}, html('strong', {}, row.trial), ` (${goalOf(row)}): ${errorOf(row).split('\n', 1)[0]}`),
+    html('pre', {}, errorOf(row)))));
 }
 
 // What a setting was before a copy and is after it; those that stayed are left out.
