@@ -23,7 +23,7 @@ from rlprune.candidates import candidate_masks, make_candidate
 from rlprune.group_agent import GroupAgent, group_agent
 from rlprune.group_objective import objective_alone
 from rlprune.pruning.groups import FilterGroup
-from rlprune.rl.agent import Agent
+from rlprune.rl.agent import Agent, AgentOutcome
 from rlprune.rl.algorithms import ensure_ray
 from rlprune.rl.group_task import GroupTask
 from rlprune.workbench import Workbench
@@ -80,10 +80,16 @@ def timed_iterations(
     return {"build": build, "whole": whole, "rest": rest}
 
 
-def finish(subject: Subject, bench: Workbench, group: FilterGroup, agent: GroupAgent) -> None:
-    """What a run does with a group after its agent: candidates on val, and fine-tuning of the best."""
+def learned(agent: GroupAgent) -> AgentOutcome:
+    """What an agent has learned after one iteration: any masks will do for the time of what follows."""
     settings = dataclasses.replace(agent.settings, iterations=1)
-    outcome = dataclasses.replace(agent, settings=settings).train(0)
+    return dataclasses.replace(agent, settings=settings).train(0)
+
+
+def finish(
+    subject: Subject, bench: Workbench, group: FilterGroup, agent: GroupAgent, outcome: AgentOutcome
+) -> None:
+    """What a run does with a group after its agent: candidates on val, and fine-tuning of the best."""
     pruning = subject.config.pruning
     for mask in candidate_masks(outcome, pruning.candidates, agent.task.context.allowed):
         candidate = make_candidate(bench, subject.model, group, mask, agent.moments)
@@ -108,8 +114,7 @@ def main() -> None:
         subject, records = load_subject(arguments), Records(out)
         bench = Workbench(subject.config, subject.splits)
         settings = subject.config.agent
-        records.add(
-            "run",
+        records.begin(
             **provenance(),
             iterations=settings.iterations,
             masks=settings.masks,
@@ -138,8 +143,10 @@ def record_group(
     times = [clock()]
     agent = prepared(subject, bench, group)
     times.append(clock())
-    finish(subject, bench, group, agent)
-    times.append(clock())
+    outcome = learned(agent)
+    began = clock()
+    finish(subject, bench, group, agent, outcome)
+    after = clock() - began
     for count in counts:
         if count not in done:
             found = timed_iterations(agent, count, arguments.iterations, clock)
@@ -149,7 +156,7 @@ def record_group(
                 filters=group.n_filters,
                 masks=count,
                 prepare=times[1] - times[0],
-                after=times[2] - times[1],
+                after=after,
                 **found,
             )
             print(f"{group.name}, {count} masks done", flush=True)

@@ -65,7 +65,7 @@ def main() -> None:
 
     a = torch.randn(2048, 2048).to(LOW)
     peak = 2048**3 / best(lambda: a @ a)
-    records.add("run", **provenance(), clock=arguments.clock, peak=peak, peak_dtype=LOW_NAME, runs=RUNS)
+    records.begin(**provenance(), clock=arguments.clock, peak=peak, peak_dtype=LOW_NAME, runs=RUNS)
     size = 32
     with torch.inference_mode():
         for name, layer in vgg16_bn(width=arguments.width, num_classes=10, in_channels=3).named_modules():

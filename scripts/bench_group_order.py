@@ -76,12 +76,15 @@ def main() -> None:
     if not arguments.report:
         subject, records = load_subject(arguments), Records(Path(arguments.out))
         sizes = {name: getattr(arguments, name) for name in ("images", "masks", "fidelity", "precision")}
-        records.add("run", **provenance(), clock=arguments.clock, **sizes)
+        records.begin(**provenance(), clock=arguments.clock, **sizes)
         done = {(row["repeat"], row["group"]) for row in records.of_kind("order")}
-        groups = enumerate(find_groups(subject.model, subject.example))
-        for repeat, (position, group) in itertools.product(range(arguments.repeats), list(groups)):
+        every = [group.name for group in find_groups(subject.model, subject.example)]
+        for repeat, group in itertools.product(range(arguments.repeats), subject.groups):
             if (repeat, group.name) not in done:
-                times = {state: seconds_a_mask(subject, position, state, arguments) for state in STATES}
+                times = {
+                    state: seconds_a_mask(subject, every.index(group.name), state, arguments)
+                    for state in STATES
+                }
                 records.add("order", repeat=repeat, group=group.name, times=times)
     print(order_report(read_rows(Path(arguments.out))))
 

@@ -101,17 +101,16 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     records = Records(arguments.out)
-    records.add(
-        "run",
+    records.begin(
         command=command(),
         machine=f"{cpu_name()}, {arguments.threads} thread(s), torch {torch.__version__}",
         revision=describe_environment([])["git"],
     )
     sizes = [int(size) for size in arguments.sizes.split(",")]
-    done = {(row["network"], row["batch"]) for row in records.of_kind("latency")}
+    done = {(row["network"], row["size"], row["batch"]) for row in records.of_kind("latency")}
     for name, size in zip(arguments.networks.split(","), sizes, strict=True):
         for batch in (int(each) for each in arguments.batches.split(",")):
-            if (name, batch) not in done:
+            if (name, size, batch) not in done:
                 device = resolve_device(arguments.device)
                 records.add("latency", **measured(name, size, batch, arguments.pruned, device))
     print(latency_report(records.rows))

@@ -32,15 +32,20 @@ def add_clock_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_network_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that say which network and which images."""
+def add_source_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say which settings, images and trained network."""
     parser.add_argument("--config", default="tune_configs/cifar10_vgg16_w025.yaml", metavar="YAML")
     parser.add_argument(
         "--data", metavar="SOURCE", help="data.source, for example parquet:../shared/data/cifar10"
     )
     parser.add_argument("--base", metavar="FILE", help="state dict of the trained network")
-    parser.add_argument("--width", type=float, metavar="W", help="width of a vgg16_bn")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), metavar="N")
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say which network, which of its groups, and which images."""
+    add_source_options(parser)
+    parser.add_argument("--width", type=float, metavar="W", help="width of a vgg16_bn")
     parser.add_argument("--groups", metavar="I,J", help="positions of the groups to use (default: all)")
 
 

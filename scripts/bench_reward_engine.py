@@ -151,6 +151,26 @@ def peak_memory() -> float:
     return int(line.split()[1]) / 1024
 
 
+WAYS = (
+    *("plain fp32", f"plain {LOW_NAME}, channels-last", "torch-pruning fp32"),
+    *(f"engine {fidelity} {precision}" for fidelity, precision in ENGINES),
+)
+
+
+def is_asked(way: str, ways: str) -> bool:
+    """Whether a way is among those of ``--ways``: a name may have a comma in it."""
+    return not ways or set(way.split(",")) <= set(ways.split(","))
+
+
+def check_ways(ways: str) -> None:
+    """Raises SystemExit on ways that are not known, or that leave out what all are compared with."""
+    unknown = set(ways.split(",")) - {part for way in WAYS if is_asked(way, ways) for part in way.split(",")}
+    if ways and (unknown or not is_asked(WAYS[0], ways)):
+        raise SystemExit(
+            f"--ways: expected {WAYS[0]!r} and some of {', '.join(map(repr, WAYS[1:]))}; got {ways!r}"
+        )
+
+
 def bench_group(
     subject: Subject, group: FilterGroup, arguments: argparse.Namespace, repeat: int
 ) -> dict[str, dict[str, float]]:
@@ -166,17 +186,16 @@ def bench_group(
         f"plain {LOW_NAME}, channels-last": lambda mask: masked_forward(low, group, mask, low_inputs),
         "torch-pruning fp32": lambda mask: cut_and_run(subject, group, mask, plain_inputs),
     }
-    asked = set(arguments.ways.split(","))
     found: dict[str, dict[str, float]] = {}
     for name, way in ways.items():
-        if arguments.ways and not set(name.split(",")) <= asked:  # a name may have a comma in it
+        if not is_asked(name, arguments.ways):
             continue
         reset_peak_memory()
         taken = sum(seconds(lambda mask=mask, way=way: way(mask), arguments.clock) for mask in few) / len(few)
         found[name] = {"mask": taken, "set-up": 0.0, "memory": peak_memory()}
     for fidelity, precision in ENGINES:
         name = f"engine {fidelity} {precision}"
-        if arguments.ways and not set(name.split(",")) <= asked:  # a name may have a comma in it
+        if not is_asked(name, arguments.ways):
             continue
         masks = few if (fidelity, precision) == ("raw", "fp32") else many
         reset_peak_memory()
@@ -258,7 +277,7 @@ def run_missing(subject: Subject, arguments: argparse.Namespace, records: Record
     """Measures what is not recorded yet; each result is written as soon as it is there."""
     timed = {(row["repeat"], row["group"]) for row in records.of_kind("speed")}
     peak = matrix_peak(LOW, arguments.clock)
-    records.add("run", **provenance(), clock=arguments.clock, peak=peak, peak_dtype=LOW_NAME)
+    records.begin(**provenance(), clock=arguments.clock, peak=peak, peak_dtype=LOW_NAME)
     for repeat, group in itertools.product(range(arguments.repeats), subject.groups):
         if (repeat, group.name) in timed:
             continue
@@ -301,6 +320,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, metavar="JSONL", help="records; what is there is kept")
     parser.add_argument("--report", action="store_true", help="only print the tables of what is there")
     arguments = parser.parse_args()
+    check_ways(arguments.ways)
     if not arguments.report:
         run_missing(load_subject(arguments), arguments, Records(Path(arguments.out)))
     print(engine_report(read_rows(Path(arguments.out))))

@@ -103,7 +103,7 @@ class Recorder:
         self._subject, self._records = subject, records
         self._bench = Workbench(subject.config, subject.splits)
         self._base = accuracy(self._bench.correct_val(subject.model))
-        records.add("run", **provenance(), base=self._base)
+        records.begin(**provenance(), base=self._base)
 
     def run(self, kinds: list[str], ratios: list[float], epochs: list[float]) -> None:
         """Fine-tunes every group's masks at one ratio for so many epochs, then at the next ratio."""

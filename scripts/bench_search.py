@@ -245,7 +245,7 @@ def main() -> None:
         print(json.dumps(watched_search(arguments) if arguments.kind == "memory" else idle_search(arguments)))
         return
     records = Records(arguments.out)
-    records.add("run", **provenance(), cpus=os.cpu_count(), threads=arguments.threads)
+    records.begin(**provenance(), cpus=os.cpu_count(), threads=arguments.threads)
     repeat(records, arguments)
     print(cost_report(records.rows))
 

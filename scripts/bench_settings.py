@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import torch
-from bench_network import add_network_options, provenance
+from bench_network import add_source_options, provenance
 from records import Records, read_rows
 from settings_table import settings_report
 
@@ -82,7 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_network_options(parser)
+    add_source_options(parser)
     parser.add_argument("--variants", default=",".join(VARIANTS), metavar="A,B")
     parser.add_argument("--b", default="1", metavar="X,Y", help="drop bounds")
     parser.add_argument("--seeds", default="0", metavar="I,J")
@@ -92,7 +92,7 @@ def main() -> None:
     if not arguments.report:
         torch.set_num_threads(arguments.threads)
         records = Records(Path(arguments.out))
-        records.add("run", **provenance())
+        records.begin(**provenance())
         done = {(row["variant"], row["b"], row["seed"]) for row in records.of_kind("settings")}
         bounds = [float(text) for text in arguments.b.split(",")]
         seeds = [int(text) for text in arguments.seeds.split(",")]

@@ -49,7 +49,7 @@ def main() -> None:
     epochs = (arguments.steps + 2) / (len(subject.splits.train) // batch)
     schedule = FitSchedule(epochs, batch, RATE, subject.config.finetune.weight_decay, 0.1, 0.0)
     records, clock = Records(Path(arguments.out)), CLOCKS[arguments.clock]
-    records.add("run", **provenance(), clock=arguments.clock, precision=LOW_NAME, batch=batch)
+    records.begin(**provenance(), clock=arguments.clock, precision=LOW_NAME, batch=batch)
 
     def step_seconds(way: str) -> float:
         small_maps.has_matrix_tiles = lambda: way == "products"

@@ -17,7 +17,6 @@ beside it. Test is not read.
 
 import argparse
 import dataclasses
-import json
 import statistics
 import time
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from bench_network import machine
+from records import add_row, read_rows
 from torch import nn
 
 from rlprune.config import Config
@@ -49,7 +49,7 @@ def main() -> None:
     """Runs what is missing, then prints the table."""
     arguments = _parsed()
     if arguments.table is not None:
-        print(*table(records(arguments.table)), sep="\n")
+        print(*table(read_rows(arguments.table)), sep="\n")
         return
     folder = Path(arguments.folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,14 +58,15 @@ def main() -> None:
     seen, rest = shortened(splits)
     for seed in range(arguments.seeds):
         for scheduler in arguments.schedulers.split(","):
-            if not any(line["seed"] == seed and line["scheduler"] == scheduler for line in records(results)):
+            if not any(
+                line["seed"] == seed and line["scheduler"] == scheduler for line in read_rows(results)
+            ):
                 line = compare_one(arguments, seed, scheduler, seen, rest, base, folder)
-                with results.open("a") as file:
-                    file.write(json.dumps(line) + "\n")
+                add_row(results, line)
                 print(
                     f"seed {seed}  {scheduler}: {line['hypervolume_rest']:.4f} in {line['minutes']:.1f} min"
                 )
-    print("", *table(records(results)), sep="\n")
+    print("", *table(read_rows(results)), sep="\n")
 
 
 def _parsed() -> argparse.Namespace:
@@ -203,11 +204,6 @@ def spread(values: list[float]) -> str:
     """Mean and standard deviation."""
     deviation = statistics.stdev(values) if len(values) > 1 else float("nan")
     return f"{statistics.mean(values):.4f} ± {deviation:.4f}"
-
-
-def records(path: Path) -> list[dict[str, Any]]:
-    """One dict a search; empty if there is no such file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 if __name__ == "__main__":

@@ -64,8 +64,9 @@ def publish(run: Path, name: str) -> None:
         "minutes": round((ended - started).total_seconds() / 60, 1),
         "cpu": environment["cpu"],
         "cores": environment["cores_usable"],
+        "gpus_per_trial": RunFolder.open(run).config()["search"]["gpus_per_trial"],
         "date": environment["started"][:10],
-        "git": environment["git"],
+        "git": environment["git"] or "unknown",
         "versions": {key: environment["versions"][key] for key in ("rlprune", "torch", "ray", "optuna")},
     }
     (target / "about.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -76,7 +77,7 @@ def command_of(words: list[str]) -> str:
     kept = [
         word
         for position, word in enumerate(words)
-        if word not in LEFT_OUT and (position == 0 or words[position - 1] not in LEFT_OUT)
+        if word.partition("=")[0] not in LEFT_OUT and (position == 0 or words[position - 1] not in LEFT_OUT)
     ]
     return shlex.join(["python", *kept])
 
@@ -92,8 +93,8 @@ def readme_table(name: str) -> str:
             facts["command"],
             "```",
             "",
-            f"{len(records)} trials, one seed each, in {facts['minutes']:g} minutes on {facts['cores']} "
-            f"cores of an {facts['cpu']} without a GPU ({versions_text(facts)}; {facts['date']}, "
+            f"{len(records)} trials, one seed each, in {facts['minutes']:g} minutes on {machine_of(facts)} "
+            f"({versions_text(facts)}; {facts['date']}, "
             f"revision {facts['git'][:7]}). On val {kept} of "
             f"{bounded} are inside their b. Interval: the draw of the images, not of the seed.",
             "",
@@ -103,7 +104,16 @@ def readme_table(name: str) -> str:
 
 
 def publish_study(study: str, runs: Sequence[Path]) -> None:
-    """Copies the records of the runs and of their comparisons."""
+    """Copies the records of the runs and of their comparisons.
+
+    Raises:
+        SystemExit: The document has no place for the study, or a run has no records; nothing is copied.
+    """
+    if f"<!-- {study}:begin -->" not in DOCUMENT.read_text(encoding="utf-8"):
+        raise SystemExit(f"{DOCUMENT} has no marks <!-- {study}:begin --> and <!-- {study}:end -->")
+    missing = [run / name for run in runs for name in (TRIALS, MEASURED, "env.json")]
+    if missing := [str(path) for path in missing if not path.is_file()]:
+        raise SystemExit(f"not there: {', '.join(missing)}")
     for run in runs:
         publish(run, f"{study}/{run.name}")
         if (run / COMPARED).is_file():
@@ -142,15 +152,22 @@ def _compared_options(run: Path) -> list[str]:
 def machine_line(runs: Sequence[Path]) -> str:
     """The machines, times, versions and revisions of the searches."""
     facts = [about(run) for run in runs]
-    machines = dict.fromkeys(f"{fact['cores']} cores of an {fact['cpu']}" for fact in facts)
+    machines = dict.fromkeys(machine_of(fact) for fact in facts)
     versions = dict.fromkeys(versions_text(fact) for fact in facts)
     minutes = ", ".join(f"{fact['minutes']:g}" for fact in facts)
     days = dict.fromkeys(fact["date"] for fact in facts)
     revisions = dict.fromkeys(fact["git"][:7] for fact in facts)
     return (
-        f"n = {len(runs)} searches (seeds), {minutes} minutes each on {' / '.join(machines)} without a GPU; "
-        f"{' / '.join(versions)}; {', '.join(days)}; revision {', '.join(revisions)}."
+        f"n = {len(runs)} searches (seeds), {minutes} minutes each on {' / '.join(machines)}; "
+        f"{' / '.join(versions)}; {', '.join(days)}; searches of revision {', '.join(revisions)}."
     )
+
+
+def machine_of(facts: dict[str, Any]) -> str:
+    """The processor of a run's driver, and the device that its trials asked for."""
+    gpus = facts.get("gpus_per_trial", 0)
+    used = f"with {gpus:g} of a GPU for each trial" if gpus else "without a GPU"
+    return f"{facts['cores']} cores of an {facts['cpu']} {used}"
 
 
 def versions_text(facts: dict[str, Any]) -> str:

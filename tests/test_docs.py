@@ -167,9 +167,10 @@ def test_the_results_are_those_of_the_records(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_comparison_of_schedulers_is_that_of_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    from compare_schedulers import records, table
+    from compare_schedulers import table
+    from records import read_rows
 
-    lines = table(records(ROOT / "docs" / "search" / "compare_schedulers.jsonl"))
+    lines = table(read_rows(ROOT / "docs" / "search" / "compare_schedulers.jsonl"))
     assert "\n".join(lines) in (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
 
 
