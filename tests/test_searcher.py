@@ -37,6 +37,7 @@ from rlprune.search.searcher import GridOptunaSearch
 from rlprune.search.space import distributions
 from rlprune.search.study_storage import STUDY, study_place, with_storage_checked
 from rlprune.search.trainable import Assignment
+from rlprune.training import device as devices
 from rlprune.training.device import given_device
 from rlprune.training.tensor_file import read_tensors
 
@@ -490,9 +491,21 @@ def test_so_many_trials_fit_on_nodes_to_come(
     ],
 )
 def test_a_trial_uses_a_gpu_only_if_it_was_given_one(
-    device: str, gpus: float, available: bool, expected: str
+    device: str, gpus: float, available: bool, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(devices, "_NVIDIA", ())
     assert given_device(device, gpus, available) == expected
+
+
+def test_a_gpu_that_torch_cannot_use_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "_NVIDIA", (tmp_path / "none", tmp_path))
+    with pytest.raises(ConfigError, match=f"CUDA {torch.version.cuda}, cannot.*newer driver"):
+        given_device("auto", 0.25, cuda_available=False)
+    assert given_device("cpu", 0.25, cuda_available=False) == "cpu"
+    assert given_device("auto", 0.0, cuda_available=False) == "cpu"
+    assert given_device("auto", 0.25, cuda_available=True) == "cuda"
 
 
 def test_progress_says_enough_and_not_too_much() -> None:

@@ -9,6 +9,8 @@ import torch
 from rlprune.errors import ConfigError
 
 _CPU_INFO = Path("/proc/cpuinfo")
+_NVIDIA = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidia0"))
+"""What Linux has where there is an NVIDIA driver, or a GPU that a container was given."""
 _NATIVE_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """Flags in Linux' /proc/cpuinfo of processors that multiply bfloat16 numbers (x86, x86, Arm)."""
 
@@ -37,9 +39,21 @@ def resolve_device(name: str) -> torch.device:
 def given_device(device: str, gpus: float, cuda_available: bool) -> str:
     """The device of a process that Ray has started: a GPU only if it was given one and torch can use it.
 
-    Ray names its GPUs in ``CUDA_VISIBLE_DEVICES``, so that its own GPU is always ``cuda``.
+    Ray names its GPUs in ``CUDA_VISIBLE_DEVICES``, so that its own GPU is always ``cuda``. GPUs that Ray only
+    counts, on machines without any, are computed for on the CPU.
+
+    Raises:
+        ConfigError: It was given a share of a GPU that is there, and torch cannot use it.
     """
-    return "cuda" if device != "cpu" and gpus > 0 and cuda_available else "cpu"
+    if device == "cpu" or gpus == 0:
+        return "cpu"
+    if not cuda_available and any(path.exists() for path in _NVIDIA):
+        raise ConfigError(
+            "device: Ray gave this process a share of a GPU and an NVIDIA driver is there, but torch, built "
+            f"for CUDA {torch.version.cuda}, cannot use it; most often the driver is too old: use a newer "
+            "driver or machine image, or device: cpu"
+        )
+    return "cuda" if cuda_available else "cpu"
 
 
 def resolve_precision(name: str, device: torch.device) -> torch.dtype:
