@@ -3,13 +3,15 @@
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 
 from rlprune import whole_run
-from rlprune.config import Config, SearchConfig
+from rlprune.config import BaseConfig, Config, SearchConfig
 from rlprune.data import DataSplits
+from rlprune.errors import ConfigError
 from rlprune.job import Job
 from rlprune.search import on_nodes
 from rlprune.search.ray_session import ray_session
@@ -67,6 +69,28 @@ def test_workers_are_told_the_whole_path_of_the_run(
             Config(), "results/run", job, resuming=False, say=print, verbose=False, splits=digits_splits
         )
     assert asked == [str(tmp_path / "results")]
+
+
+def test_a_base_model_that_cannot_be_trained_says_why_by_way_of_this_node(
+    local_ray: None, digits_splits: DataSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned, remote = [], ray.remote
+
+    def without_gpus(**options: Any) -> Any:
+        pinned.append(options.get("scheduling_strategy"))
+        return remote(**{**options, "num_gpus": 0})
+
+    def refused(*_: Any) -> None:
+        raise ConfigError("device: the driver is too old")
+
+    monkeypatch.setattr(ray, "remote", without_gpus)
+    monkeypatch.setattr(on_nodes, "_trained", refused)
+    config = Config(base=BaseConfig(cache=str(tmp_path)))
+    with pytest.raises(ConfigError) as raised:
+        on_nodes.train_base(config, digits_splits, print)
+    assert str(raised.value) == "device: the driver is too old"
+    lines, training = pinned
+    assert (lines.node_id, lines.soft, training) == (ray.get_runtime_context().get_node_id(), False, None)
 
 
 def test_what_one_search_asks_ahead_is_not_left_to_the_next(local_ray: None) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlprune.config import Config
-from rlprune.errors import ConfigError
+from rlprune.errors import ConfigError, RlpruneError
 from rlprune.storage import RemoteFolder, is_url, local_path, shown
 
 if TYPE_CHECKING:
@@ -170,9 +170,13 @@ def _remove_marker(place: str, marker: str) -> None:
 
 
 def train_base(config: Config, splits: "DataSplits", say: Callable[[str], None]) -> None:
-    """Trains the base model on a node with a GPU, if there is none yet, and keeps it on this node."""
+    """Trains the base model on a node with a GPU, if there is none yet, and keeps it on this node.
+
+    Its lines of progress come by way of this node: were they on one that is lost, the search would end.
+    """
     import ray
     import torch
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from rlprune.models.build import is_in_memory
     from rlprune.training.base import base_path
@@ -182,7 +186,8 @@ def train_base(config: Config, splits: "DataSplits", say: Callable[[str], None])
     if config.base.checkpoint or is_in_memory(config.model.factory) or path.is_file():
         return
     say("the base model is trained on a node with a GPU")
-    lines = ray.remote(num_cpus=0)(_Lines).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    lines = ray.remote(num_cpus=0, scheduling_strategy=here)(_Lines).remote()
     gpus = max(1.0, config.search.gpus_per_trial)
     train = ray.remote(num_cpus=config.search.cpus_per_trial, num_gpus=gpus, max_retries=3)(_trained)
     result = train.remote(config, splits, lines)
@@ -191,7 +196,10 @@ def train_base(config: Config, splits: "DataSplits", say: Callable[[str], None])
         done = bool(ray.wait([result], timeout=_SECONDS_BETWEEN_LINES)[0])
         for line in ray.get(lines.take.remote()):
             say(line)
-    weights = ray.get(result)
+    try:
+        weights = ray.get(result)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause if isinstance(error.cause, RlpruneError) else error from None
     path.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(path, {name: torch.tensor(array) for name, array in weights.items()})
 
