@@ -217,6 +217,22 @@ def test_the_documented_submission_is_a_valid_search():
     assert mounted["~/tune_configs"] == "tune_configs", "the driver runs in the home folder of the head"
 
 
+def test_a_machine_joins_again_as_the_workers_of_the_file_do():
+    text = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8").replace("\\\n    ", "")
+    (line,) = [line for line in text.splitlines() if line.startswith("ssh ADDRESS 'rlprune-env")]
+    command = shlex.split(line)[2].replace("rlprune-env/bin/ray", "ray").replace("HEAD:", "$RAY_HEAD_IP:")
+    assert command.split("; ", 1) == load(ROOT / "clusters" / "onprem.yaml")["worker_start_ray_commands"]
+
+
+def test_google_clouds_head_has_the_client_of_the_extra_and_the_project_is_chosen_at_the_top():
+    text = (ROOT / "clusters" / "gcp.yaml").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (install,) = [command for command in commands(yaml.safe_load(text)) if "pip install" in command]
+    assert shlex.split(install)[4:] == project["optional-dependencies"]["gcp"]
+    chosen = text.partition("# -----------")[0]
+    assert chosen.count("my-project") == text.count("my-project") == 2
+
+
 def test_every_node_installs_what_the_tests_run_with():
     lines = (ROOT / "clusters" / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
