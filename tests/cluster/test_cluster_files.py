@@ -151,15 +151,18 @@ def test_ec2_knows_every_setting_of_the_nodes(aws):
     assert "IamInstanceprofile" in node_config_faults(wrong).generate_report()
 
 
-@pytest.mark.cluster
-def test_the_stack_makes_the_roles_that_the_cluster_uses(aws):
-    stack = (ROOT / "clusters" / "aws-roles.yaml").read_text(encoding="utf-8")
+def make_stack(**parameters):
     boto3.client("cloudformation").create_stack(
-        StackName="rlprune",
-        TemplateBody=stack,
-        Parameters=[{"ParameterKey": "BucketName", "ParameterValue": "my-bucket"}],
+        StackName=f"of-{parameters['BucketName']}",
+        TemplateBody=(ROOT / "clusters" / "aws-roles.yaml").read_text(encoding="utf-8"),
+        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
         Capabilities=["CAPABILITY_NAMED_IAM"],
     )
+
+
+@pytest.mark.cluster
+def test_the_stack_makes_the_roles_that_the_cluster_uses(aws):
+    make_stack(BucketName="my-bucket")
     iam = boto3.client("iam")
     profiles = {
         profile["InstanceProfileName"]: profile
@@ -186,9 +189,23 @@ def test_the_stack_makes_the_roles_that_the_cluster_uses(aws):
     passed = [item for item in head["Statement"] if item["Action"] == "iam:PassRole"]
     assert [item["Resource"].rpartition("/")[2] for item in passed] == ["rlprune-worker"]
     ended = [item for item in head["Statement"] if "ec2:TerminateInstances" in item["Action"]]
-    assert ended[0]["Condition"] == {
-        "StringEquals": {"ec2:ResourceTag/ray-cluster-name": config["cluster_name"]}
-    }
+    of_the_cluster = {"StringEquals": {"ec2:ResourceTag/ray-cluster-name": config["cluster_name"]}}
+    assert ended[0]["Condition"] == of_the_cluster
+    tagged = [item["Condition"] for item in head["Statement"] if item["Action"] == "ec2:CreateTags"]
+    assert tagged == [{"StringEquals": {"ec2:CreateAction": "RunInstances"}}, of_the_cluster]
+
+
+@pytest.mark.cluster
+def test_a_second_cluster_has_roles_of_its_own(aws):
+    make_stack(BucketName="one")
+    make_stack(BucketName="two", ClusterName="second")
+    roles = {role["RoleName"] for role in boto3.client("iam").list_roles()["Roles"]}
+    assert roles >= {"rlprune-head", "rlprune-worker", "second-head", "second-worker"}
+    text = (ROOT / "cluster.yaml").read_text(encoding="utf-8")
+    chosen = text.partition("# -----------")[0]
+    name = load(ROOT / "cluster.yaml")["cluster_name"]
+    for role in ("head", "worker"):
+        assert chosen.count(f"{name}-{role}") == text.count(f"{name}-{role}") == 1
 
 
 def test_kuberay_derives_a_cluster_from_the_job():
