@@ -128,6 +128,6 @@ def watched() -> Iterator[Watch]:  # noqa: C901 - one short wrapper for each thi
         put(TuneController, "step", turned(TuneController.step))
         put(ray, "wait", waiting(ray.wait))
         put(TrialRecorder, "on_trial_complete", ending(TrialRecorder.on_trial_complete))
-        put(GridOptunaSearch, "suggest", timed(GridOptunaSearch.suggest, lambda: turn.asked))
+        put(GridOptunaSearch, "ask", timed(GridOptunaSearch.ask, lambda: turn.asked))
         put(GridOptunaSearch, "tell", timed(GridOptunaSearch.tell, lambda: watch.told))
         yield watch

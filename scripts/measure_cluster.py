@@ -28,6 +28,7 @@ from study_cost import study_costs
 from rlprune.config_loading import config_to_dict, load_config
 from rlprune.local_ray import start_local_ray
 from rlprune.results.folder import RunFolder
+from rlprune.search.resources import PENDING
 from rlprune.search.runner import run_trials
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,7 +51,7 @@ def real_search(arguments: argparse.Namespace) -> dict[str, Any]:
     os.environ["RAY_worker_niceness"] = (
         "0"  # Ray's own is 15, which counts where a machine does other things too
     )
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(arguments.pending)
+    os.environ[PENDING] = str(arguments.pending)
     config = load_config(None, settings)
     start_local_ray(num_cpus=arguments.at_once, log_to_driver=False)
     with tempfile.TemporaryDirectory() as folder, watched() as watch:

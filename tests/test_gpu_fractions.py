@@ -21,6 +21,7 @@ from rlprune.results.folder import RunFolder
 from rlprune.rl.env_runners import EnvRunners
 from rlprune.search import ray_session
 from rlprune.search.runner import run_trials
+from rlprune.search.searcher import GridOptunaSearch
 from rlprune.training.device import given_device
 
 pytestmark = pytest.mark.ray
@@ -109,6 +110,24 @@ def test_trials_share_the_devices_that_they_are_given(two_gpus: None, tmp_path: 
     (none,) = shown_to_processes(tmp_path / "none", trials=1, together=1, gpus_per_trial=0.0)
     assert none["visible"] in (None, "")
     assert none["held"] == 0
+
+
+def test_optuna_is_asked_when_a_place_is_free_and_no_earlier(
+    two_gpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    ask = GridOptunaSearch.ask
+
+    def noted(searcher: GridOptunaSearch) -> Any:
+        assignment = ask(searcher)
+        ended = [trial for trial in searcher.study.trials if trial.state.is_finished()]
+        if assignment is not None:
+            asked.append((len(asked) + 1, len(ended)))
+        return assignment
+
+    monkeypatch.setattr(GridOptunaSearch, "ask", noted)
+    shown_to_processes(tmp_path / "six", trials=6, together=2, gpus_per_trial=1.0)
+    assert asked == [(1, 0), (2, 0), (3, 1), (4, 2), (5, 3), (6, 4)]
 
 
 def test_env_runners_have_a_bundle_each_beside_their_trial(two_gpus: None, tmp_path: Path) -> None:

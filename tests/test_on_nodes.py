@@ -15,6 +15,7 @@ from rlprune.errors import ConfigError
 from rlprune.job import Job
 from rlprune.search import on_nodes
 from rlprune.search.ray_session import ray_session
+from rlprune.search.resources import PENDING
 
 pytestmark = pytest.mark.ray
 
@@ -94,8 +95,7 @@ def test_a_base_model_that_cannot_be_trained_says_why_by_way_of_this_node(
 
 
 def test_what_one_search_asks_ahead_is_not_left_to_the_next(local_ray: None) -> None:
-    name = "TUNE_MAX_PENDING_TRIALS_PG"
-    before = os.environ.get(name)
+    before = os.environ.get(PENDING)
     with ray_session(Config()):
-        assert name in os.environ
-    assert os.environ.get(name) == before
+        assert PENDING in os.environ
+    assert os.environ.get(PENDING) == before

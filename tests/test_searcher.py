@@ -18,6 +18,7 @@ from rlprune.config_loading import field_help, trial_config
 from rlprune.errors import CheckpointError, ConfigError, ResultsError
 from rlprune.results.goal import Goal
 from rlprune.results.record import TrialRecord
+from rlprune.search import resources
 from rlprune.search.checkpoint import (
     keep_agents,
     newest_checkpoint,
@@ -199,6 +200,65 @@ def test_counts_are_exact_with_several_trials_at_once_failures_and_kills(tmp_pat
         values = [record.drop_val, record.macs_ratio] if record.status == "COMPLETE" else None
         assert told[record.trial].values == values
         assert told[record.trial].params["pruning.b"] == record.b
+
+
+def test_no_more_trials_are_asked_for_than_there_are_places(tmp_path: Path) -> None:
+    places = [2]
+    config = search_config((1.0,), 5)
+    place = study_place(config, tmp_path)
+    searcher = GridOptunaSearch(config, place, lambda assignment: assignment, lambda: places[0])
+    given = [searcher.suggest("a"), searcher.suggest("b")]
+    assert searcher.suggest("c") is None, "both places are taken"
+    searcher.under_way -= 1
+    given.append(searcher.suggest("c"))
+    assert searcher.suggest("d") is None
+    places[0] = 3  # a node has joined
+    given.append(searcher.suggest("d"))
+    searcher.under_way, places[0] = 0, 0  # all have failed, and the nodes are gone
+    given.append(searcher.suggest("e"))
+    assert [each["trial"] for each in given] == [f"t{number:04d}" for number in range(5)]
+    searcher.under_way = 0
+    assert searcher.suggest("f") == GridOptunaSearch.FINISHED
+
+
+def test_members_of_a_population_do_not_wait_for_places(tmp_path: Path) -> None:
+    ranges = {"agent.learning_rate": {"low": 0.1, "high": 0.6}}
+    config = search_config((1.0,), 3, scheduler="pbt", space=ranges)
+    place = study_place(config, tmp_path)
+    searcher = GridOptunaSearch(config, place, lambda assignment: assignment, lambda: 1)
+    assert None not in [searcher.suggest(str(number)) for number in range(3)]
+    assert searcher.suggest("3") is None, "a population is not finished before its members have ended"
+
+
+GPU_NODE = {"CPU": 8.0, "GPU": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("said", "running", "types", "settings", "expected"),
+    [
+        ("1", [{"CPU": 2.0}], [], {}, 2),  # this machine
+        ("1", [{"CPU": 2.0}], [], {"address": "auto"}, 3),  # one waits: an autoscaler may be there
+        ("16", [], [NodeType(GPU_NODE, 4)], {"address": "auto", "gpus_per_trial": 0.25}, 16),
+        ("4", [GPU_NODE] * 2, [], {"address": "auto", "gpus_per_trial": 0.25}, 8),
+        ("1", [{}], [NodeType(GPU_NODE, 1)], {"address": "auto", "gpus_per_trial": 1.0}, 1),
+        ("0", [], [], {}, 1),
+        ("auto", [{"CPU": 3.0}], [], {"cpus_per_trial": 0.3}, 10),
+        ("1", [{"CPU": 1.0}] * 4, [], {"env_runners_per_trial": 1}, 2),
+    ],
+)
+def test_places_are_those_promised_or_those_that_are_there(
+    said: str,
+    running: list[dict[str, float]],
+    types: list[NodeType],
+    settings: dict,
+    expected: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(resources.PENDING, said)
+    monkeypatch.setattr(resources, "_running_nodes", lambda: running)
+    monkeypatch.setattr(resources, "node_types", lambda: types)
+    search = replace(SearchConfig(cpus_per_trial=1.0), **settings)
+    assert resources.Places(search)() == expected
 
 
 def test_the_same_seed_asks_the_same_resumed_or_not(tmp_path: Path) -> None:

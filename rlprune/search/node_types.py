@@ -58,8 +58,13 @@ def trials_side_by_side(wanted: Mapping[str, float], types: list[NodeType]) -> i
 
 
 def _fit(wanted: Mapping[str, float], resources: Mapping[str, float]) -> int:
-    asked = {name: amount for name, amount in wanted.items() if amount > 0}
-    return int(min((resources.get(name, 0.0) / amount for name, amount in asked.items()), default=0))
+    asked = {name: _parts(amount) for name, amount in wanted.items() if amount > 0}
+    return min((_parts(resources.get(name, 0.0)) // parts for name, parts in asked.items()), default=0)
+
+
+def _parts(amount: float) -> int:
+    """A resource as Ray counts it, in ten thousandths."""
+    return max(1, round(amount * 10_000)) if amount > 0 else 0
 
 
 def _heads_file() -> Mapping[str, Any]:

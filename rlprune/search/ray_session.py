@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rlprune.config import SearchConfig
 from rlprune.errors import ConfigError
 from rlprune.local_ray import handlers_kept, start_local_ray
-from rlprune.search.resources import check_resources, trials_to_ask_for
+from rlprune.search.resources import PENDING, check_resources, trials_to_ask_for
 
 if TYPE_CHECKING:
     from rlprune.config import Config
@@ -30,8 +30,6 @@ _ENVIRONMENT = {
 }
 """What Ray reads from the environment; a variable that the user has set stays as it is."""
 
-_PENDING = "TUNE_MAX_PENDING_TRIALS_PG"
-"""Trials that Tune asks the cluster for ahead of their start."""
 _SECONDS_TO_CONNECT = 10.0
 
 
@@ -54,14 +52,14 @@ def ray_session(config: "Config", *, verbose: bool = False) -> Iterator[None]:
     if started:
         with handlers_kept():
             _start(config.search, verbose)
-    own = _PENDING not in os.environ
+    own = PENDING not in os.environ
     try:
         check_resources(config.search)
-        os.environ.setdefault(_PENDING, str(trials_to_ask_for(config.search)))
+        os.environ.setdefault(PENDING, str(trials_to_ask_for(config.search)))
         yield
     finally:
         if own:  # another search of this process may ask another cluster
-            os.environ.pop(_PENDING, None)
+            os.environ.pop(PENDING, None)
         if started:
             ray.shutdown()
 

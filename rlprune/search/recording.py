@@ -91,6 +91,10 @@ class TrialRecorder(tune.Callback, tune.Stopper):
             return
         self._guarded(lambda trial: self._keep_curves(trial.config["trial"], curves), trial)
 
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Tell the searcher how many trials run, or wait to."""
+        self._searcher.under_way = sum(not trial.is_finished() for trial in trials)
+
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Copy what has changed to where the run folder belongs."""
         try:

@@ -1,17 +1,28 @@
 """What a trial asks for, and whether the cluster can run it at all: each process runs on one node."""
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 
 from rlprune.config import SearchConfig
 from rlprune.errors import ConfigError
-from rlprune.search.node_types import may_start_anything, node_types, nodes_expected, trials_side_by_side
+from rlprune.search.node_types import (
+    NodeType,
+    may_start_anything,
+    node_types,
+    nodes_expected,
+    trials_side_by_side,
+)
+
+PENDING = "TUNE_MAX_PENDING_TRIALS_PG"
+"""Trials that Tune asks the cluster for ahead of their start: as many as there are to be places."""
 
 _SETTINGS = {
     "trial": ("cpus_per_trial", "gpus_per_trial"),
     "env runner": ("cpus_per_env_runner", "gpus_per_env_runner"),
 }
 _SECONDS_TO_JOIN = 180.0  # for machines that `ray up` has only just started
+_SECONDS_BETWEEN_LOOKS = 1.0
 
 
 def bundles(search: SearchConfig) -> list[dict[str, float]]:
@@ -98,9 +109,43 @@ def total_faults(search: SearchConfig, nodes: Iterable[Mapping[str, float]]) -> 
 def trials_to_ask_for(search: SearchConfig) -> int:
     """How many trials may wait for a place: as many as the nodes hold that the autoscaler starts for them.
 
-    With no nodes to be started it is one: trials are asked for as late as can be, when Optuna knows more.
+    With no nodes to be started it is one.
     """
     return max(1, trials_side_by_side(_of_a_trial(search), node_types()))
+
+
+class Places:
+    """How many trials may be under way; what is asked for later is asked for when Optuna knows more.
+
+    Tune bounds only those that wait for a place: it would ask for as many again as run.
+    """
+
+    def __init__(self, search: SearchConfig) -> None:
+        self._search = search
+        self._places, self._looked = 1, -_SECONDS_BETWEEN_LOOKS
+
+    def __call__(self) -> int:
+        """The places that are promised, or those of the nodes that run now if they are more; at least one."""
+        if time.monotonic() - self._looked >= _SECONDS_BETWEEN_LOOKS:
+            self._places, self._looked = self._now(), time.monotonic()
+        return self._places
+
+    def _now(self) -> int:
+        said = os.environ.get(PENDING, "")
+        promised = int(said) if said.isdecimal() else 1
+        there = trials_held(self._search, _running_nodes())
+        others = self._search.address != "local" or may_start_anything()
+        # an autoscaler may be there of which nothing is known: it sees the one that waits
+        waits = promised <= 1 and others and not node_types()
+        return max(1, promised, there + waits)
+
+
+def trials_held(search: SearchConfig, nodes: list[Mapping[str, float]]) -> int:
+    """How many trials some nodes hold at once, or rather more where a trial has env runners on several."""
+    wanted = _of_a_trial(search)
+    if search.env_runners_per_trial:
+        nodes = [{name: sum(node.get(name, 0.0) for node in nodes) for name in wanted}]
+    return sum(trials_side_by_side(wanted, [NodeType(node, 1)]) for node in nodes)
 
 
 def _of_a_trial(search: SearchConfig) -> dict[str, float]:

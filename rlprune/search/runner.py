@@ -26,7 +26,7 @@ from rlprune.search.journal import JOURNAL, Journal
 from rlprune.search.progress import SearchProgress
 from rlprune.search.ray_session import ray_session
 from rlprune.search.recording import TrialRecorder, recover_finished
-from rlprune.search.resources import bundles
+from rlprune.search.resources import Places, bundles
 from rlprune.search.resuming import going_on, standings
 from rlprune.search.schedulers import all_pending, make_scheduler
 from rlprune.search.searcher import GridOptunaSearch
@@ -115,7 +115,7 @@ def run_trials(
         tune_folder = folder.path / TRIALS_OWN
         journal = Journal(tune_folder / JOURNAL)
         going = partial(going_on, config, folder, journal)
-        searcher = GridOptunaSearch(config, study_place(config, folder.path), going)
+        searcher = GridOptunaSearch(config, study_place(config, folder.path), going, Places(config.search))
         searcher.reconcile(folder.records())
         total = config.search.n_trials
         shown = SearchProgress(progress, total, folder.records(), show_group=group_progress)

@@ -15,6 +15,7 @@ from rlprune.results.step_report import score
 from rlprune.search.journal import Journal
 from rlprune.search.per_bound import PerBound
 from rlprune.search.population import BanditPopulation, BoundPopulation, FrontPopulation
+from rlprune.search.resources import PENDING
 from rlprune.search.trainable import Assignment
 
 _NEVER = 10**6  # steps; a trial ends by itself
@@ -93,14 +94,13 @@ def all_pending(config: Config) -> Iterator[None]:
 
     A meeting waits for the members that are there: asked for one by one, the first would meet alone.
     """
-    name = "TUNE_MAX_PENDING_TRIALS_PG"
-    before = os.environ.get(name)
+    before = os.environ.get(PENDING)
     if config.search.is_population:
-        os.environ[name] = str(config.search.n_trials)
+        os.environ[PENDING] = str(config.search.n_trials)
     try:
         yield
     finally:
         if before is None:
-            os.environ.pop(name, None)
+            os.environ.pop(PENDING, None)
         else:
-            os.environ[name] = before
+            os.environ[PENDING] = before

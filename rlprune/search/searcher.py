@@ -6,6 +6,7 @@ own copies of the searcher's state are not needed and not read.
 """
 
 import math
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -51,18 +52,31 @@ def trial_number(name: str) -> int:
 
 
 class GridOptunaSearch(OptunaSearch):
-    """Fixes b or the target for each ask, the one with the fewest trials first; Optuna samples the rest."""
+    """Fixes b or the target for each ask, the one with the fewest trials first; Optuna samples the rest.
 
-    def __init__(self, config: Config, place: StudyPlace, go_on: Callable[[Assignment], Assignment]) -> None:
+    Attributes:
+        under_way: Trials that Tune has been given and that have not ended, as Tune's callback counts them.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        place: StudyPlace,
+        go_on: Callable[[Assignment], Assignment],
+        places: Callable[[], int] = lambda: sys.maxsize,
+    ) -> None:
         """Open the study, or make it.
 
         Args:
             config: The settings of the run.
             place: Database and name of the study.
             go_on: What a trial of an earlier process began with -> what it goes on with.
+            places: How many trials may be under way now; members of a population all are.
         """
         self._config = config
         self._go_on = go_on
+        self._places = places
+        self.under_way = 0
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         super().__init__(
             space=distributions(config),
@@ -156,15 +170,20 @@ class GridOptunaSearch(OptunaSearch):
         return trial._suggest(name, distribution)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The config of Tune's next trial, or FINISHED; None as long as the members of a population go on.
+        """The config of Tune's next trial, or FINISHED; None for none now.
 
-        Once a searcher has finished Tune keeps no process for trials that it has paused, as those of a
-        population are at each meeting: each would be started anew.
+        That is as long as every place is taken, or the members of a population go on: once a searcher has
+        finished Tune keeps no process for trials that it has paused, as those of a population are at each
+        meeting, and each would be started anew.
         """
+        population = self._config.search.is_population
+        if not population and self.under_way >= max(1, self._places()):
+            return None
         assignment = self.ask()
         if assignment is not None:
+            self.under_way += 1
             return dict(vars(assignment))
-        waits = self._config.search.is_population and self._trials(TrialState.RUNNING)
+        waits = population and self._trials(TrialState.RUNNING)
         return None if waits else Searcher.FINISHED
 
     def tell(self, record: TrialRecord) -> None:
