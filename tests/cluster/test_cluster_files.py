@@ -24,6 +24,8 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from rlprune.cli import build_parser
 from rlprune.config_loading import load_config
 from rlprune.node_choice import ORDER
+from rlprune.search.node_types import NodeType, trials_side_by_side
+from rlprune.search.resources import PENDING, _of_a_trial
 from rlprune.storage import is_url
 from rlprune.verbs.options import overrides_of
 
@@ -218,7 +220,13 @@ def test_kuberay_derives_a_cluster_from_the_job():
     assert cluster["spec"]["authOptions"] == {"mode": "token"}
     words = shlex.split(job["spec"]["entrypoint"])
     assert words[0] == "rlprune"
-    build_parser().parse_args(words[1:])
+    parsed = build_parser().parse_args(words[1:])
+    search = load_config(ROOT / parsed.config, overrides_of(parsed)).search
+    (head,) = cluster["spec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    promised = NodeType(types["gpu"]["resources"], types["gpu"]["max_workers"])
+    assert {entry["name"]: entry["value"] for entry in head["env"]} == {
+        PENDING: str(trials_side_by_side(_of_a_trial(search), [promised]))
+    }
 
 
 def test_the_documented_submission_is_a_valid_search():
