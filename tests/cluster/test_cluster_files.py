@@ -6,7 +6,9 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
+import sys
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +30,10 @@ from rlprune.search.node_types import NodeType, trials_side_by_side
 from rlprune.search.resources import PENDING, _of_a_trial
 from rlprune.storage import is_url
 from rlprune.verbs.options import overrides_of
+
+sys.path.insert(0, str(Path(__file__).with_name("lab")))
+
+from hosts import mark_as_made
 
 ROOT = Path(__file__).parents[2]
 FILES = [ROOT / "cluster.yaml", ROOT / "clusters" / "gcp.yaml", ROOT / "clusters" / "onprem.yaml"]
@@ -275,19 +281,68 @@ def test_every_node_installs_what_the_tests_run_with():
         assert re.findall(pattern, (ROOT / path).read_text(encoding="utf-8")) == [pinned["ray"]]
 
 
-def test_setting_a_node_up_twice_is_as_once_and_a_prepared_image_downloads_nothing(tmp_path):
-    (tmp_path / "rlprune-env" / "bin").mkdir(parents=True)
-    ray = tmp_path / "rlprune-env" / "bin" / "ray"
+CURL = """#!/bin/sh
+cat << 'EOF'
+mkdir -p "$UV_INSTALL_DIR"
+cp "$(dirname "$(command -v curl)")/uv" "$UV_INSTALL_DIR/uv"
+EOF
+"""
+UV = """#!/bin/sh
+echo "$1" >> ~/uv.log
+[ ! -e ~/no-network ] || [ "$1" = venv ] || exit 1
+mkdir -p ~/rlprune-env/bin
+printf '#!/bin/sh\necho made by uv\n' > ~/rlprune-env/bin/ray
+chmod +x ~/rlprune-env/bin/ray
+"""
+
+
+@pytest.fixture
+def node(tmp_path):
+    """A home folder as `ray up` leaves it before the setup, and a curl and a uv that download nothing."""
+    (tmp_path / "tools").mkdir()
+    for name, text in (("curl", CURL), ("uv", UV)):
+        (tmp_path / "tools" / name).write_text(text, encoding="utf-8")
+        (tmp_path / "tools" / name).chmod(0o755)
+    (tmp_path / "rlprune" / "clusters").mkdir(parents=True)
+    for name in ("pyproject.toml", "clusters/constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path / "rlprune" / name)
+    (tmp_path / ".bashrc").write_text("# of the user", encoding="utf-8")
+    return tmp_path
+
+
+def set_up(node):
+    """Whether it went well, and what uv has done so far."""
+    done = subprocess.run(["bash", ROOT / "clusters" / "setup_node.sh"], env=environment_of(node))
+    log = node / "uv.log"
+    return done.returncode == 0, log.read_text(encoding="utf-8").split() if log.exists() else []
+
+
+def environment_of(node):
+    return {"HOME": str(node), "PATH": f"{node / 'tools'}:{os.environ['PATH']}"}
+
+
+def test_setting_a_node_up_twice_is_as_once_and_a_prepared_image_downloads_nothing(node):
+    (node / "rlprune-env" / "bin").mkdir(parents=True)
+    ray = node / "rlprune-env" / "bin" / "ray"
     ray.write_text("#!/bin/sh\necho the environment of the image\n", encoding="utf-8")
     ray.chmod(0o755)
-    (tmp_path / ".bashrc").write_text("# of the user", encoding="utf-8")
-    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
-    for _ in range(2):
-        subprocess.run(["bash", ROOT / "clusters" / "setup_node.sh"], env=environment, check=True)
-    lines = (tmp_path / ".bashrc").read_text(encoding="utf-8").splitlines()
+    mark_as_made(node)
+    assert set_up(node) == set_up(node) == (True, [])
+    lines = (node / ".bashrc").read_text(encoding="utf-8").splitlines()
     assert [line.partition(" ")[0] for line in lines] == ["#", "export"]
     seen = subprocess.run(
         ["bash", "-c", 'source ~/.bashrc; ray; echo "$PYTHONPATH $RAY_AUTH_MODE"'],
-        env=environment, check=True, capture_output=True, text=True,
+        env=environment_of(node), check=True, capture_output=True, text=True,
     )  # fmt: skip
-    assert seen.stdout == f"the environment of the image\n{tmp_path}/rlprune token\n"
+    assert seen.stdout == f"the environment of the image\n{node}/rlprune token\n"
+
+
+def test_an_environment_that_is_half_made_or_outdated_is_made_again(node):
+    (node / "no-network").touch()
+    assert set_up(node) == (False, ["venv", "pip"])
+    assert (node / "rlprune-env" / "bin" / "ray").exists(), "what was there does not say that all is"
+    (node / "no-network").unlink()
+    assert set_up(node) == set_up(node) == (True, ["venv", "pip"] * 2)
+    with (node / "rlprune" / "clusters" / "constraints.txt").open("a", encoding="utf-8") as constraints:
+        constraints.write("another==1.0\n")
+    assert set_up(node) == set_up(node) == (True, ["venv", "pip"] * 3)

@@ -4,6 +4,7 @@ Everything runs inside outer namespaces (see OUTER): when their first process en
 process of every host and drops the networks and mounts, and nothing outside is ever reached.
 """
 
+import hashlib
 import os
 import shlex
 import shutil
@@ -49,6 +50,13 @@ def why_not() -> str:
     )
 
 
+def mark_as_made(home: Path) -> None:
+    """What ``clusters/setup_node.sh`` leaves in a home folder with the environment of this repository."""
+    files = [ROOT / "pyproject.toml", ROOT / "clusters" / "constraints.txt"]
+    made = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    (home / "rlprune-env.made").write_text(f"{made}\n", encoding="utf-8")
+
+
 class Laboratory:
     """A network, and the hosts on it. Its process is the first one of the outer namespaces.
 
@@ -69,6 +77,7 @@ class Laboratory:
         make_key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key)]
         subprocess.run(make_key, check=True)
         shutil.copy(f"{self.key}.pub", self.home / ".ssh" / "authorized_keys")
+        mark_as_made(self.home)
         self.hosts: dict[str, Host] = {}
         # an address of its own: otherwise it is that of a port, another one once that is gone, and what a
         # host sends to the one that it knows is lost for up to a minute
