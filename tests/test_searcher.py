@@ -9,6 +9,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+import ray
 import torch
 from optuna.trial import TrialState
 from stand_in_run import WEIGHTS, StandInRun, search_config
@@ -18,7 +19,7 @@ from rlprune.config_loading import field_help, trial_config
 from rlprune.errors import CheckpointError, ConfigError, ResultsError
 from rlprune.results.goal import Goal
 from rlprune.results.record import TrialRecord
-from rlprune.search import resources
+from rlprune.search import ray_session, resources
 from rlprune.search.checkpoint import (
     keep_agents,
     newest_checkpoint,
@@ -521,6 +522,20 @@ def test_what_no_node_has_is_refused(cpus: float, gpus: float, nodes: list, name
     assert len(faults) == len(named)
     for fault, pattern in zip(faults, named, strict=True):
         assert re.search(pattern, fault)
+
+
+@pytest.mark.parametrize(
+    "error", [ray.exceptions.AuthenticationError("no token was found"), ConnectionError("no answer")]
+)
+def test_a_token_that_the_cluster_does_not_know_is_named(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(ConfigError, match=r"search\.address.*\n.*token differs.*auth_token here"):
+        ray_session._start(SearchConfig(address="auto"), verbose=True)
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def _start(search: SearchConfig, verbose: bool) -> None:
         if search.address != "auto":
             _knock(search.address)
         ray.init(address=search.address, **said)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
         if "Version mismatch" in str(error):
             raise ConfigError(
                 f"search.address: the cluster at {search.address!r} runs another Ray or Python\n"
@@ -87,7 +87,8 @@ def _start(search: SearchConfig, verbose: bool) -> None:
             ) from error
         raise ConfigError(
             f"search.address: no Ray cluster can be reached at {search.address!r}: {error}\n"
-            "expected local (starts Ray on this machine), auto, or HOST:PORT of a running cluster's head"
+            "expected local (starts Ray on this machine), auto, or HOST:PORT of a running cluster's head; "
+            "or its token differs: put the cluster's ~/.ray/auth_token here"
         ) from error
 
 
