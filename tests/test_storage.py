@@ -12,7 +12,7 @@ import pytest
 from rlprune.cli import main
 from rlprune.config import Config
 from rlprune.config_loading import config_to_dict
-from rlprune.errors import ResultsError
+from rlprune.errors import ConfigError, ResultsError
 from rlprune.results.folder import RunFolder
 from rlprune.results.record import TrialRecord
 from rlprune.search.checkpoint_places import newest_remote_checkpoint
@@ -43,11 +43,18 @@ def test_places_are_paths_or_urls():
     assert is_url("s3://b/p")
     assert not any(map(is_url, ("results", "/mnt/x", "file:///mnt/x", Path("s3://b"))))
     assert local_path("file:///mnt/x") == Path("/mnt/x")
+    assert local_path("file://localhost/my%20runs/50%25") == Path("/my runs/50%")
     assert local_path("~/x") == Path.home() / "x"
     assert joined("results", "run") == "results/run"
     assert joined("file:///mnt/x", "run", "tune") == "/mnt/x/run/tune"
     assert joined("s3://b/p/?region=eu", "run", "tune") == "s3://b/p/run/tune?region=eu"
     assert shown("s3://key:secret@b/p?endpoint_override=x") == "s3://b/p"
+
+
+@pytest.mark.parametrize(("url", "machine"), [("file://nas/share", "nas"), ("file://~/runs", "~")])
+def test_a_file_of_another_machine_is_refused(url, machine):
+    with pytest.raises(ConfigError, match=f"names the machine '{machine}'; write .* file:///PATH"):
+        local_path(url)
 
 
 def test_what_is_written_can_be_read_listed_and_deleted(url, tmp_path):

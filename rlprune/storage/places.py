@@ -1,7 +1,7 @@
 """Where a folder is: a path of this machine, or a URL."""
 
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from rlprune.errors import ConfigError
 
@@ -15,13 +15,24 @@ def local_path(place: str | Path) -> Path:
     """The path of a place among this machine's files, which may be in a folder that all machines share.
 
     Raises:
-        ConfigError: It begins with ``~NAME``, and nobody is named so.
+        ConfigError: It begins with ``~NAME``, and nobody is named so; or it is on another machine.
     """
     text = str(place)
+    path = _path_of_file_url(text) if text.startswith("file://") else text
     try:
-        return Path(urlsplit(text).path if text.startswith("file://") else text).expanduser()
+        return Path(path).expanduser()
     except RuntimeError as error:
         raise ConfigError(f"{text} is in nobody's home folder; write the path without ~") from error
+
+
+def _path_of_file_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise ConfigError(
+            f"{url} names the machine {parts.netloc!r}; write the path as this machine has it: "
+            "file:///PATH, or /PATH alone"
+        )
+    return unquote(parts.path)
 
 
 def joined(place: str | Path, *names: str) -> str:
