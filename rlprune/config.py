@@ -49,7 +49,10 @@ class BaseConfig:
     weight_decay: float = setting(5e-4, "L2 penalty of SGD", low=0)
     label_smoothing: float = setting(0.1, "share of the label spread over all classes", low=0, high=0.9)
     floor: float = setting(
-        1.5, "a base model below this multiple of chance accuracy is refused (see allow_weak)", low=1
+        1.5,
+        "a base model below this multiple of chance accuracy, or half-way from chance to 100 % where that is "
+        "less, is refused (see allow_weak)",
+        low=1,
     )
     allow_weak: bool = setting(False, "go on with a base model that is below the floor")
 

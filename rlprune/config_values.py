@@ -208,7 +208,8 @@ def coerce_space(space: Mapping[str, Any], known: Mapping[str, Setting]) -> tupl
         if name in FROM_GRIDS:
             entry_faults = [f"search.space: {name} comes from {FROM_GRIDS[name]} and cannot be sampled"]
         elif name not in allowed:
-            entry_faults = [f"search.space: {name} cannot be sampled{nearest(name, allowed)}"]
+            hint = nearest(name, allowed) or "; rlprune settings lists the numbers and choices that can"
+            entry_faults = [f"search.space: {name} cannot be sampled{hint}"]
         else:
             good[name], entry_faults = _coerce_entry(known[name], entry)
         if entry_faults:

@@ -213,7 +213,7 @@ def test_max_drop_may_be_left_open(text):
     ("entry", "expected"),
     [
         ("search.space.agent.lerning_rate={low: 1, high: 2}", "did you mean agent.learning_rate?"),
-        ("search.space.data.image_size={low: 8, high: 9}", "cannot be sampled"),
+        ("search.space.data.image_size={low: 8, high: 9}", "cannot be sampled; rlprune settings lists"),
         ("search.space.pruning.b={low: 1, high: 2}", "search.b_grid"),
         ("search.space.pruning.keep_whole={choices: [a]}", "cannot be sampled"),
         ("search.space.agent.iterations={low: 5, high: 5}", "low must be below high"),

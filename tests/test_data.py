@@ -317,6 +317,13 @@ def test_image_folder_with_its_own_splits(tmp_path: Path) -> None:
         load_splits(DataConfig(source=f"imagefolder:{tmp_path}"))
 
 
+def test_hidden_files_are_no_images(tmp_path: Path) -> None:
+    image_folder(tmp_path, 0)
+    (tmp_path / "ant" / "._0.png").write_bytes(b"what macOS leaves beside each file")
+    splits = load_splits(DataConfig(source=f"imagefolder:{tmp_path}", image_size=16))
+    assert sum(len(split) for split in parts(splits).values()) == 60
+
+
 def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     for name, seed in (("plain", 0), ("store", 1)):
         (tmp_path / name).mkdir()

@@ -124,6 +124,13 @@ def test_splits_of_ones_own_stay_what_they_are(pixels: np.ndarray) -> None:
     assert len(splits.reward) == 6
 
 
+def test_images_of_val_that_train_has_too_stay_in_val(pixels: np.ndarray) -> None:
+    splits = rlprune.splits((pixels[:40], LABELS[:40]), (pixels[20:], LABELS[20:]), test_fraction=0.2)
+    assert np.array_equal(splits.val.images, pixels[20:])
+    assert splits.test is not None
+    assert len(splits.train) + len(splits.reward) + len(splits.test) == 20
+
+
 def test_a_name_is_read_as_on_the_command_line(digits_splits: DataSplits) -> None:
     splits = rlprune.splits("digits")
     assert splits.fingerprint == digits_splits.fingerprint

@@ -125,6 +125,14 @@ def test_a_taken_folder_is_refused_at_once(
         rlprune.search(own, digits_splits, storage_path=tmp_path, resume=True)
 
 
+def test_a_target_is_an_argument_and_the_signature_is_that_of_the_function(
+    own: OwnNetwork, digits_splits: DataSplits
+) -> None:
+    with pytest.raises(ConfigError, match=r"pruning.target_macs: expected a share .* got 1.5"):
+        rlprune.prune(own, digits_splits, target_macs=1.5)
+    assert {"b_grid", "num_samples", "resume"} < set(inspect.signature(rlprune.search).parameters)
+
+
 def test_networks_that_cannot_be_pruned_are_refused(own: OwnNetwork, digits_splits: DataSplits) -> None:
     from rlprune.whole_run import prepare
 
@@ -144,6 +152,12 @@ def test_networks_that_cannot_be_pruned_are_refused(own: OwnNetwork, digits_spli
             layer.reset_parameters()
     assert "hardly better than chance" in refused(broken)
     assert "cannot read images of shape (3, 32, 32)" in refused(nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()))
+
+    class Picky(nn.Conv2d):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            raise KeyError("pixels")
+
+    assert "of shape (3, 32, 32): KeyError: 'pixels'; choose" in refused(Picky(3, 10, 3))
 
 
 @pytest.mark.parametrize("b_grid", [1, "0.5,1", np.linspace(1, 4, 2), (b for b in (1, 2)), np.float32(1)])

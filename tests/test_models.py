@@ -57,11 +57,15 @@ def test_torchvision_and_user_factories(tmp_path: Path, monkeypatch: pytest.Monk
         "    return nn.Sequential(nn.Flatten(), nn.LazyLinear(hidden), nn.Linear(hidden, num_classes))\n"
         "def wrong(num_classes):\n"
         "    return 'network'\n"
+        "def without_weights(num_classes):\n"
+        "    open('/no/such/weights.bin')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     assert build_model("my_small_networks:small", {"hidden": 5}, 7, 3)[2].weight.shape == (7, 5)
     with pytest.raises(ModelError, match=r"must return a torch.nn.Module; it returned str"):
         build_model("my_small_networks:wrong", {}, 7, 3)
+    with pytest.raises(ModelError, match=r"FileNotFoundError.*weights.bin"):
+        build_model("my_small_networks:without_weights", {}, 7, 3)
 
 
 @pytest.mark.parametrize(

@@ -317,6 +317,9 @@ def test_a_layer_without_bf16_names_the_precision() -> None:
     with pytest.raises(ModelError, match="set precision to fp32"):
         check_precision(model, EXAMPLE, BF16)
     check_precision(nn.Sequential(block(3, 8), head(8)).eval(), EXAMPLE, BF16)
+    wide = Own(lambda n, x: n.head(x.double()), head=head(3).double()).eval()
+    with pytest.raises(ModelError, match=r"cannot compute in float32 \(.*make it one of float32"):
+        check_precision(wide, EXAMPLE, torch.float32)
 
 
 def test_statistics_that_cannot_be_estimated_again_leave_the_group_whole() -> None:

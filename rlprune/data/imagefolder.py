@@ -111,7 +111,10 @@ def _unreadable(error: OSError) -> None:
 
 
 def _images_below(place: Path) -> Iterator[str]:
-    """Images in a folder and those in it, links included; a folder that is reached again is passed over."""
+    """Images in a folder and those in it, links included, without hidden ones (``._1.jpg`` of macOS).
+
+    A folder that is reached again is passed over.
+    """
     seen = set()
     for folder, inner, names in os.walk(place, followlinks=True, onerror=_unreadable):
         inner.sort()
@@ -121,7 +124,7 @@ def _images_below(place: Path) -> Iterator[str]:
             continue
         seen.add(real)
         for name in names:
-            if os.path.splitext(name)[1].lower() in _SUFFIXES:
+            if os.path.splitext(name)[1].lower() in _SUFFIXES and not name.startswith("."):
                 yield os.path.join(folder, name)
 
 

@@ -20,12 +20,14 @@ def make_splits(raw: RawData, config: DataConfig) -> DataSplits:
     """
     _check(raw, config.source)
     test, val, pool = raw.test, raw.val, raw.train
+    if val is not None:
+        pool = _without(pool, val)  # what is held out of the rest leaves val as it is
     if test is not None:
         pool = _without(pool, test)
     else:
         pool, test = _hold_out(pool, config.test_fraction, "test", raw, config)
     if val is not None:
-        val, pool = _without(val, test), _without(pool, val)
+        val = _without(val, test)
         if len(val) == 0:
             raise DataError(f"{config.source}: all validation images are also test images; use other ones")
     else:

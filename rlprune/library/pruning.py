@@ -22,6 +22,7 @@ def prune(
     data: DataSplits | str,
     *,
     b: float | None = None,
+    target_macs: float | None = None,
     seed: int | None = None,
     device: str | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -46,6 +47,8 @@ def prune(
             test is read once, when the network is finished; sealed splits do without.
         b: Drop bound: percentage points of accuracy on val that the pruned network may lose (default: the
             setting ``pruning.b``).
+        target_macs: Share of the MACs to come down to, whatever the drop, in the place of ``b`` (default: the
+            setting ``pruning.target_macs``).
         seed: Seed of everything that is drawn (default: the setting ``seed``).
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` (default: the setting ``device``).
         settings: Any other settings by their dotted names, for example
@@ -64,7 +67,8 @@ def prune(
         ModelError: The network cannot be traced, has no group that can be cut, does not fit the images, or
             is hardly better than chance on val.
     """
-    inputs = read_inputs(model, data, settings, pruning__b=b, seed=seed, device=device)
+    goal = {"pruning__b": b, "pruning__target_macs": target_macs}
+    inputs = read_inputs(model, data, settings, **goal, seed=seed, device=device)
     config = checked(inputs.config, "prune")
     display = display_for(progress)
     with ray_session(config):

@@ -67,12 +67,13 @@ def build_model(factory: str, arguments: Mapping[str, Any], num_classes: int, in
         raise ModelError(f"model.factory: unknown network {factory!r}{_nearest(factory, BUILT_IN)}")
     try:
         model = build(**keywords)
-    except (TypeError, ValueError, RuntimeError, MemoryError) as error:
-        if isinstance(error, ModelError):
-            raise
+    except ModelError:
+        raise
+    except Exception as error:  # whatever a factory of the user's raises
         shown = ", ".join(f"{name}={value!r}" for name, value in keywords.items())
         raise ModelError(
-            f"model.factory {factory!r} does not take these arguments ({shown}): {error}; "
+            f"model.factory {factory!r} does not take these arguments ({shown}): "
+            f"{type(error).__name__}: {error}; "
             "change model.arguments"
         ) from error
     if not isinstance(model, nn.Module):
@@ -107,9 +108,9 @@ def _imported(factory: str) -> Callable[..., nn.Module]:
     module_name, _, attribute = factory.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except (ImportError, SyntaxError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever the module does when it is imported
         raise ModelError(
-            f"model.factory {factory!r}: cannot import {module_name!r} ({error}); "
+            f"model.factory {factory!r}: cannot import {module_name!r} ({type(error).__name__}: {error}); "
             "install it or put its folder on PYTHONPATH"
         ) from error
     build = getattr(module, attribute, None)

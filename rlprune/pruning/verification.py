@@ -75,18 +75,15 @@ def check_precision(model: nn.Module, example: torch.Tensor, dtype: torch.dtype)
     Raises:
         ModelError: A layer cannot, or the network cannot be traced.
     """
-    if dtype == torch.float32:
-        return
     graph = trace(model, fold_batch_norm=True)
     to_precision(graph, dtype)
     try:
         with torch.inference_mode():
             graph(example.to(dtype=dtype, memory_format=torch.channels_last))
     except RuntimeError as error:
-        raise ModelError(
-            f"{type(model).__name__} cannot compute in {str(dtype).removeprefix('torch.')} ({error}); set "
-            "precision to fp32"
-        ) from error
+        kind = str(dtype).removeprefix("torch.")
+        advice = "make it one of float32" if dtype == torch.float32 else "set precision to fp32"
+        raise ModelError(f"{type(model).__name__} cannot compute in {kind} ({error}); {advice}") from error
 
 
 def _cut_equals_masked(model: nn.Module, group: FilterGroup, inputs: torch.Tensor) -> bool:

@@ -250,7 +250,7 @@ class RunFolder:
 
 
 def _taken(place: str | Path) -> ResultsError:
-    advice = "continue the run in it with --resume, or give the new run another --name"
+    advice = "continue it with --resume (Python: resume=True), or give the new run another --name (name=)"
     return ResultsError(f"{shown(place)}: holds something already and is not overwritten; {advice}")
 
 

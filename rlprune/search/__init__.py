@@ -6,6 +6,7 @@ Importing this package loads neither ray nor optuna; :mod:`rlprune.search.runner
 its modules is imported, a package takes the place of a function of its name; so this one can be called.
 """
 
+import inspect
 import sys
 from types import ModuleType
 from typing import Any
@@ -19,6 +20,13 @@ class _CallablePackage(ModuleType):
         from rlprune.library.searching import search
 
         return search(*arguments, **keywords)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """That of the function, for help and completion in notebooks."""
+        from rlprune.library.searching import search
+
+        return inspect.signature(search)
 
 
 sys.modules[__name__].__class__ = _CallablePackage

@@ -132,11 +132,11 @@ def starting_network(config: Config, splits: DataSplits, given: nn.Module | None
     try:
         with evaluating(model), torch.inference_mode():
             logits = model(Preprocess(info)(images))
-    except (RuntimeError, ValueError, TypeError) as error:
+    except Exception as error:  # whatever code of the user's raises
         raise ModelError(
-            f"{config.model.factory!r} cannot read images of shape {info.image_shape}: {error}; choose "
-            "another model.factory, or another size of the images (data.image_size for imagefolder); where "
-            "it flattens by view, write torch.flatten(x, 1): images are channels-last in memory"
+            f"{config.model.factory!r} cannot read images of shape {info.image_shape}: {_said(error)}; "
+            "choose another model.factory, or another size of the images (data.image_size for imagefolder); "
+            "where it flattens by view, write torch.flatten(x, 1): images are channels-last in memory"
         ) from error
     if not isinstance(logits, torch.Tensor) or logits.shape != (1, info.num_classes):
         shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
@@ -147,6 +147,11 @@ def starting_network(config: Config, splits: DataSplits, given: nn.Module | None
     if given is None or config.finetune.group_epochs or config.finetune.final_epochs:
         _check_training(config, model, splits)
     return model
+
+
+def _said(error: Exception) -> str:
+    """An error of code that is not ours: its text alone may be a bare key, or nothing."""
+    return str(error) if isinstance(error, RuntimeError | ValueError) else f"{type(error).__name__}: {error}"
 
 
 def _check_training(config: Config, model: nn.Module, splits: DataSplits) -> None:
@@ -161,7 +166,7 @@ def _check_training(config: Config, model: nn.Module, splits: DataSplits) -> Non
         except Exception as error:  # whatever code of the user's raises
             fault = error
     else:
-        raise ModelError(f"{name!r} cannot compute in training mode: {fault}") from fault
+        raise ModelError(f"{name!r} cannot compute in training mode: {_said(fault)}") from fault
     if not isinstance(outputs, torch.Tensor) or outputs.shape != (len(images), info.num_classes):
         raise ModelError(
             f"{name!r} gives {type(outputs).__name__}, not logits (n, {info.num_classes}), in training mode; "
@@ -263,7 +268,7 @@ def _check_floor(base: BaseModel, config: Config, splits: DataSplits) -> None:
         raise ModelError(
             f"the base model {base.path or config.model.factory} is hardly better than chance: "
             f"{base.accuracy_val:.2f} % on {len(splits.val):,} val images, chance {chance:.2f} %, "
-            f"needed {needed:.2f} % (base.floor {config.base.floor:g} x chance). Check that the weights "
-            "belong to these data and their normalisation, train longer (base.epochs), or go on all the same "
-            "with --allow-weak-base"
+            f"needed {needed:.2f} % (base.floor {config.base.floor:g} x chance, at most half-way from chance "
+            "to 100 %). Check that the weights belong to these data and their normalisation, train longer "
+            "(base.epochs), or go on all the same with --allow-weak-base"
         )
