@@ -147,6 +147,15 @@ def test_the_expected_recovery_is_in_the_reward(model: nn.Module, group: FilterG
     assert min(losses) < -1
 
 
+def test_the_weight_of_the_efficiency_is_a_power_of_what_is_saved(
+    model: nn.Module, group: FilterGroup
+) -> None:
+    cost = GroupCost(model, group, EXAMPLE)
+    objective = DropBound(allowed_counts(N_FILTERS, 1), cost, "filters", 2.0, b=2.0)
+    rewards = objective.rewards(np.array([0.0, 1.0]), np.array([3, 2]))
+    np.testing.assert_allclose(rewards, [math.log(2) ** 2, 0.5 * math.log(3) ** 2])
+
+
 def test_beyond_the_bound_the_reward_is_negative(
     model: nn.Module, group: FilterGroup, masks: np.ndarray
 ) -> None:

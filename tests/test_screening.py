@@ -61,6 +61,23 @@ def judge(lost: np.ndarray, masks: np.ndarray) -> np.ndarray:
     return -lost
 
 
+class LinearEngine:
+    """A mask loses the mean number of the images it is measured on, once for every filter that it keeps."""
+
+    def __init__(self) -> None:
+        self.measured: list[int] = []
+
+    def use_images(self, chosen: np.ndarray) -> None:
+        self.images = chosen
+
+    def whole_accuracy(self) -> float:
+        return 0.0
+
+    def accuracies(self, masks: np.ndarray) -> np.ndarray:
+        self.measured.append(len(masks))
+        return -self.images.mean() * masks.sum(1)
+
+
 def losses_on(engine: RewardEngine, images: np.ndarray, masks: np.ndarray) -> np.ndarray:
     engine.use_images(images)
     return engine.whole_accuracy() - engine.accuracies(masks)
@@ -104,3 +121,13 @@ def test_survivors_are_exact_and_the_rejected_keep_what_the_slice_said(
     np.testing.assert_allclose(found[dropped], first[dropped], atol=1e-4)
     between = np.setdiff1d(best, finalists)
     np.testing.assert_allclose(found[between], second[between], atol=1e-4)
+
+
+@pytest.mark.parametrize(("measured", "seen"), [([3, 2, 1], [8, 4, 2]), ([1, 1, 1], [8])])
+def test_of_an_odd_number_of_masks_the_larger_half_goes_on(measured: list[int], seen: list[int]) -> None:
+    """Of masks with one filter more each the first is the best; the last one alone is never left out."""
+    engine, order = LinearEngine(), np.arange(8)
+    masks = np.tri(len(seen), 3, dtype=bool)
+    found = screened_losses(engine, order, masks, 0.25, judge)  # type: ignore[arg-type]
+    assert engine.measured == measured
+    np.testing.assert_allclose(found, [kept * order[:n].mean() for kept, n in enumerate(seen, 1)])

@@ -1,5 +1,7 @@
 """The measured start of an agent."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -28,6 +30,12 @@ def test_the_start_is_the_best_of_the_tried_ratios_within_bounds(best, ratio):
     task = CountTask(best)
     assert measured_start(task, np.random.default_rng(0)) == ratio
     assert task.redrawn == 1
+
+
+def test_the_start_is_within_the_allowed_counts() -> None:
+    task = CountTask(best=1)
+    task.context = replace(task.context, counts=np.array([20, 40, 50]))
+    assert measured_start(task, np.random.default_rng(0)) == 20 / 50
 
 
 def test_prefix_masks_keep_the_highest_scores():
