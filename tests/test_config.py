@@ -316,6 +316,10 @@ def test_help_covers_every_setting():
             "holds pruning.order; asha compares",
         ),
         (["search.scheduler=bpt"], "expected one of none, asha, pbt"),
+        (
+            ["search.scheduler=pbt", "search.storage_path=s3://bucket/runs"],
+            "kept in a folder that all nodes share",
+        ),
     ],
 )
 def test_populations_that_cannot_work_are_refused(overrides, fault):

@@ -1,5 +1,6 @@
 """Cut networks come back in a fresh process; damaged, foreign and untrusted network files are refused."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_pruning_run import EXAMPLE, settings
 from torch import nn
 
 import rlprune
@@ -19,6 +21,7 @@ from rlprune.pruning.groups import find_groups
 from rlprune.pruning.surgery import cut, widths
 from rlprune.training.network_file import NetworkSpec, save_network
 from rlprune.training.tensor_file import read_tensors, write_tensors
+from rlprune.workbench import Workbench
 
 ARGUMENTS: dict[str, dict[str, Any]] = {"vgg16_bn": {"width": 0.125}, "resnet20": {"width": 0.5}}
 
@@ -176,6 +179,20 @@ def test_foreign_code_runs_only_where_it_is_trusted(
     network = rlprune.load(tmp_path / "network.pt", trust_code=True)
     images = torch.from_numpy(digits_splits.val.images[:4])
     torch.testing.assert_close(network(images), model(Preprocess(digits_splits.info)(images)))
+
+
+def test_a_network_that_is_handed_over_needs_no_trust_and_stays_as_it_is(
+    tiny_model: nn.Module, digits_splits: DataSplits, tmp_path: Path
+) -> None:
+    smaller = copy.deepcopy(tiny_model)
+    cut(smaller, find_groups(smaller, EXAMPLE)[0], np.arange(8) < 3)
+    spec = Workbench(settings(), digits_splits.sealed()).network_spec(smaller)
+    save(tmp_path / "network.pt", smaller, spec)
+    before = {name: value.clone() for name, value in tiny_model.state_dict().items()}
+    back = rlprune.load(tmp_path / "network.pt", model=tiny_model).network
+    assert back.get_submodule("0").out_channels == 3
+    for name, value in tiny_model.state_dict().items():
+        assert torch.equal(value, before[name]), name
 
 
 def test_files_can_be_read_by_whom_the_system_lets_read_new_files(tmp_path: Path) -> None:

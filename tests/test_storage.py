@@ -173,6 +173,16 @@ def test_a_store_that_cannot_be_reached_is_tried_again_for_some_minutes(url):
         mirror.push(patient=True)
 
 
+def test_what_is_not_uploaded_is_not_deleted_at_the_end(url: str) -> None:
+    mirror = Mirror(url)
+    (mirror.path / "trials.jsonl").write_text("row\n")
+    mirror._tidy()
+    assert (mirror.path / "trials.jsonl").exists()
+    mirror.push()
+    mirror._tidy()
+    assert not mirror.path.exists()
+
+
 def test_a_run_is_never_overwritten_and_what_is_no_run_is_not_opened(url):
     with pytest.raises(ResultsError, match=r"memory://bucket/prefix/run: holds no trials\.jsonl"):
         RunFolder.open(url)
