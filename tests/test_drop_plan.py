@@ -14,12 +14,15 @@ from rlprune.config_loading import load_config
 from rlprune.data import DataSplits
 from rlprune.drop_plan import DropPlan
 from rlprune.errors import ConfigError
+from rlprune.group_agent import filter_context
 from rlprune.group_objective import GroupObjectives
 from rlprune.loss_curves import curves_from_state, measured_curves
+from rlprune.macs_target import TargetPlan
 from rlprune.pruning.allocation import Allocation
 from rlprune.pruning.groups import find_groups
 from rlprune.pruning.width_cost import WidthCost
-from rlprune.rl.objective import PlannedBound
+from rlprune.rl.objective import MacsTarget, PlannedBound
+from rlprune.rl.start import prefix_masks
 from rlprune.workbench import Workbench
 
 
@@ -83,6 +86,75 @@ def test_a_group_leaves_the_bound_to_those_that_save_more_with_it(
 
     assert best(rest=3.0) == FILTERS["0"], "the others save more with the bound"
     assert best(rest=1e4) == FILTERS["0"] - 1, "the others can do nothing with it"
+
+
+def test_what_is_won_back_is_no_loss_of_the_groups_that_follow(
+    tiny_model: nn.Module, cost: WidthCost
+) -> None:
+    groups = find_groups(tiny_model, EXAMPLE)
+    curves = {name: curve(name, {2: 4.0}) for name in FILTERS}
+
+    def objectives(recovery: float) -> tuple[PlannedBound, MacsTarget]:
+        pruning = settings(pruning__recovery=recovery).pruning
+        where = (tiny_model, groups, "0", ["3", "6"], EXAMPLE)
+        target = TargetPlan(pruning, curves, 0.5 * cost.whole)
+        return DropPlan(pruning, curves, 0).objective(*where), target.objective(*where)
+
+    (bound, target), (half_bound, half_target) = objectives(0.0), objectives(0.5)
+    for half_of_it, all_of_it in zip(half_bound.drops, bound.drops, strict=True):
+        assert all_of_it.max() > 1
+        np.testing.assert_allclose(half_of_it, all_of_it / 2)
+    assert target.rest.max() > 1
+    np.testing.assert_allclose(half_target.rest, target.rest / 2)
+
+
+def test_a_curve_is_the_mean_loss_at_the_counts_that_masks_may_keep(
+    tiny_model: nn.Module, digits_splits: DataSplits
+) -> None:
+    """All images in every draw: the curve is what the engine says of the filters with the best scores."""
+    config = settings(pruning__reward_images=10_000, pruning__round_to=4)
+    bench, group = Workbench(config, digits_splits.sealed()), find_groups(tiny_model, EXAMPLE)[1]
+    found = measured_curves(config, bench, tiny_model, [group])["3"]
+    assert found.kept.tolist() == [4, 8, 12]
+    context, calibration = filter_context(config, bench, tiny_model, group)
+    engine = bench.reward_engine(tiny_model, group, calibration)
+    masks = np.unique(prefix_masks(context.scores, found.kept), axis=0)
+    lost = engine.whole_accuracy() - engine.accuracies(masks[np.argsort(-masks.sum(1))])
+    np.testing.assert_allclose(found.losses[::-1], np.maximum.accumulate(np.maximum(lost, 0)), atol=1e-6)
+    assert found.losses[0] > 1
+
+
+def test_the_curve_of_a_wide_group_begins_with_its_fewest_filters(digits_splits: DataSplits) -> None:
+    """Fewer than any tried ratio keeps."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 32, 3, stride=4),
+        nn.ReLU(),
+        nn.Conv2d(32, 4, 3),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 10),
+    ).eval()
+    bench, groups = Workbench(settings(), digits_splits.sealed()), find_groups(model, EXAMPLE)
+    kept = measured_curves(settings(), bench, model, groups[:1])["0"].kept
+    assert (kept[0], kept[-1]) == (1, 32)
+
+
+def test_curves_are_measured_on_images_that_the_seed_draws(
+    tiny_model: nn.Module, digits_splits: DataSplits
+) -> None:
+    """Nothing else of these settings depends on the seed: with all images the curves are the same."""
+    group = find_groups(tiny_model, EXAMPLE)[1]
+
+    def losses(seed: int, reward_images: int) -> list[float]:
+        plain = {"agent__importance": "l1", "pruning__fidelity": "raw"}
+        config = settings(seed=seed, pruning__reward_images=reward_images, **plain)
+        bench = Workbench(config, digits_splits.sealed())
+        return measured_curves(config, bench, tiny_model, [group])["3"].losses.tolist()
+
+    assert losses(0, 10_000) == pytest.approx(losses(1, 10_000), abs=1e-6)
+    assert losses(0, 16) == losses(0, 16)
+    assert losses(0, 16) != pytest.approx(losses(1, 16), abs=0.1)
 
 
 def test_curves_are_measured_once_a_sweep_and_kept(tiny_model: nn.Module, digits_splits: DataSplits) -> None:

@@ -88,6 +88,19 @@ def test_the_loss_never_rises_with_the_target_and_is_no_more_than_the_best_choic
         assert loss <= best + 1, "between two choices it is interpolated, so never far above the best one"
 
 
+def test_half_of_what_a_choice_saves_costs_half_of_its_loss(cost: WidthCost) -> None:
+    """Savings are counted in nats, as losses are by rates a nat."""
+    allocation = Allocation(cost, {"0": curve("0", {4: 8.0})})
+    halfway = np.sqrt(cost.whole * cost.left({"0": 4}))
+    assert allocation.least_loss({}, halfway) == pytest.approx(4.0, abs=1e-3)
+
+
+def test_rounding_puts_no_target_out_of_reach(cost: WidthCost) -> None:
+    allocation = Allocation(cost, {"0": curve("0", {4: 8.0})})
+    assert allocation.least_loss({}, np.nextafter(cost.left({"0": 4}), 0)) == pytest.approx(8.0)
+    assert allocation.least_loss({"3": 6}, np.nextafter(cost.left({"3": 6}), 0)) == 0.0
+
+
 def test_other_groups_that_are_cut_leave_less_to_give_up(cost: WidthCost) -> None:
     allocation = Allocation(cost, {"6": curve("6", {4: 8.0})})
     losses = [allocation.least_loss({"3": kept}, 0.8 * cost.whole) for kept in (12, 11, 10, 7)]
