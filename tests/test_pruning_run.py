@@ -17,16 +17,22 @@ from torch import nn
 
 import rlprune
 from rlprune.candidates import candidate_masks
+from rlprune.comparison import Comparison
 from rlprune.config import Config
 from rlprune.config_loading import load_config
-from rlprune.data import DataSplits
+from rlprune.data import DataSplits, Preprocess
 from rlprune.errors import CheckpointError, ConfigError, ModelError
-from rlprune.pruning.cost import count_cost
+from rlprune.group_objective import GroupObjectives
+from rlprune.pruning.cost import count_cost, group_macs, layer_macs
+from rlprune.pruning.groups import find_groups
+from rlprune.pruning.surgery import cut
 from rlprune.pruning_run import FINAL_STEP, PruningRun, StepReport
 from rlprune.results.record import TrialRecord
 from rlprune.rl.agent import AgentOutcome
+from rlprune.rl.objective import DropBound
 from rlprune.search.trainable import arrays_of, build_run
 from rlprune.training.evaluate import accuracy, correct_predictions
+from rlprune.workbench import Workbench
 
 EXAMPLE = torch.zeros(1, 3, 32, 32)
 
@@ -99,6 +105,92 @@ def test_at_the_start_nothing_is_done(tiny_model: nn.Module, digits_splits: Data
     assert (record.status, record.macs_ratio, record.drop_val) == ("STOPPED", 1.0, 0.0)
     assert record.base_accuracy_val == accuracy_on_val(tiny_model, digits_splits)
     assert record.base_widths == record.widths == FILTERS
+
+
+def test_the_record_has_the_figures_of_its_network(tiny_model: nn.Module, digits_splits: DataSplits) -> None:
+    config = settings()
+    comparison = Comparison(Workbench(config, digits_splits.sealed()), tiny_model)
+    smaller = copy.deepcopy(tiny_model)
+    cut(smaller, find_groups(smaller, EXAMPLE)[2], np.arange(FILTERS["6"]) < 4)
+    record = comparison.record(config, smaller, ~comparison.base_correct, [], done=True)
+    base, cost = count_cost(tiny_model, EXAMPLE), count_cost(smaller, EXAMPLE)
+    assert (record.base_macs, record.base_params) == (base.macs, base.params)
+    assert (record.macs, record.params) == (cost.macs, cost.params)
+    assert (record.macs_ratio, record.params_ratio) == (cost.macs / base.macs, cost.params / base.params)
+    assert record.filter_keep_ratio == (8 + 12 + 4) / sum(FILTERS.values())
+    assert (record.base_widths, record.widths) == (FILTERS, FILTERS | {"6": 4})
+    assert record.accuracy_val == pytest.approx(100 - record.base_accuracy_val)
+    assert record.drop_val_low < record.drop_val < record.drop_val_high
+
+
+@pytest.mark.parametrize("split", ["reward", "train"])
+def test_rewards_are_measured_on_their_split(digits_splits: DataSplits, split: str) -> None:
+    bench = Workbench(settings(pruning__reward_split=split), digits_splits.sealed())
+    assert bench.reward_split is digits_splits.split(split)
+
+
+def test_calibration_images_are_drawn_from_all_of_train(digits_splits: DataSplits) -> None:
+    bench, train = Workbench(settings(), digits_splits.sealed()), digits_splits.train
+    images, labels = bench.calibration("any")
+    everything = Preprocess(digits_splits.info)(torch.from_numpy(train.images)).flatten(1)
+    found = torch.cdist(images.flatten(1), everything).argmin(1)
+    torch.testing.assert_close(images.flatten(1), everything[found])
+    np.testing.assert_array_equal(labels, train.labels[found])
+    assert len(set(found.tolist())) == 150
+    assert found.max() > 0.9 * len(train)
+    assert torch.equal(images, bench.calibration("any")[0])
+    assert not torch.equal(images, bench.calibration("another")[0])
+
+
+def test_every_setting_of_the_fine_tuning_changes_the_weights(
+    tiny_model: nn.Module, digits_splits: DataSplits
+) -> None:
+    def tuned(**changes: float) -> torch.Tensor:
+        config = settings(**{f"finetune__{name}": value for name, value in changes.items()})
+        model = copy.deepcopy(tiny_model)
+        assert Workbench(config, digits_splits.sealed()).fine_tune(model, 0.1, "here")
+        return model.get_parameter("0.weight")
+
+    plain = tuned()
+    assert torch.equal(plain, tuned())
+    for name, value in (
+        ("batch_size", 32),
+        ("learning_rate", 0.1),
+        ("weight_decay", 0.1),
+        ("label_smoothing", 0.5),
+    ):
+        assert not torch.equal(plain, tuned(**{name: value})), name
+
+
+def test_a_spread_bound_grows_with_the_macs_of_the_groups_that_are_done(
+    tiny_model: nn.Module, digits_splits: DataSplits
+) -> None:
+    groups = find_groups(tiny_model, EXAMPLE)
+    first, second, third, last = layer_macs(tiny_model, EXAMPLE).values()
+    shares = group_macs(tiny_model, groups, EXAMPLE)
+    assert shares == {"0": first + second / 2, "3": second / 2 + third / 2, "6": third / 2 + last}, (
+        "a layer of two groups counts half for each"
+    )
+
+    def bounds(sweep: int, **changes: Any) -> list[float]:
+        config = settings(**changes)
+        objectives = GroupObjectives(config, Workbench(config, digits_splits.sealed()), tiny_model)
+        by_name = {group.name: group for group in objectives.groups}
+        found = []
+        for name in objectives.order:
+            objective = objectives.of(tiny_model, groups, by_name[name], sweep)
+            assert isinstance(objective, DropBound)
+            found.append(objective.b)
+        return found
+
+    upward, downward = (
+        np.cumsum([shares[name] for name in order]) / sum(shares.values()) for order in (GROUPS, GROUPS[::-1])
+    )
+    assert bounds(0) == pytest.approx(3.0 * upward)
+    assert bounds(0, pruning__sweeps=2) == pytest.approx(1.5 * upward)
+    assert bounds(1, pruning__sweeps=2) == pytest.approx(1.5 + 1.5 * upward)
+    assert bounds(0, pruning__order="output-downward") == pytest.approx(3.0 * downward)
+    assert bounds(0, pruning__budget="first-come") == [3.0] * 3
 
 
 def test_candidates_are_distinct_and_begin_with_the_mode() -> None:
