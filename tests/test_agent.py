@@ -3,6 +3,8 @@ import io
 import itertools
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -103,6 +105,7 @@ def test_bernoulli_agrees_with_torch() -> None:
     torch.testing.assert_close(ours.logp(masks), theirs.log_prob(masks.float()).sum(1))
     torch.testing.assert_close(ours.entropy(), theirs.entropy().sum(1))
     torch.testing.assert_close(ours.to_deterministic().sample(), (logits > 0).to(torch.int8))
+    assert not IndependentBernoulli(torch.zeros(1, 3)).to_deterministic().sample().any()
     other = IndependentBernoulli.from_logits(torch.randn(5, 7))
     assert (ours.kl(other) > 0).all()
 
@@ -132,6 +135,62 @@ def test_policy_contract(name: str, n_filters: int) -> None:
     assert len(free) + len(network) == len(list(policy.parameters()))
     assert sum(parameter.numel() for parameter in free) == n_filters
     assert not any(name.startswith(("start", "features", "matrix")) for name in policy.state_dict())
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_the_network_of_a_policy_learns_at_its_share_of_the_rate(name: str) -> None:
+    from rlprune.rl.reinforce import PolicyOptimizers
+
+    policy = POLICIES[name](ToyTask(8, seed=0, noise=0.0).context, 0.75)
+    rates = {}
+
+    def register(optimizer_name: str, lr_or_lr_schedule: float, **_: Any) -> None:
+        rates[optimizer_name] = lr_or_lr_schedule
+
+    module = SimpleNamespace(
+        free_parameters=policy.free_parameters, network_parameters=policy.network_parameters, policy=policy
+    )
+    learner: Any = SimpleNamespace(
+        module={"group": SimpleNamespace(unwrapped=lambda: module)}, register_optimizer=register
+    )
+    PolicyOptimizers.configure_optimizers_for_module(learner, "group", SimpleNamespace(lr=0.5))
+    assert rates.pop("free") == 0.5
+    assert rates == ({} if name == "logits" else {"network": 0.5 * policy.network_rate})
+    assert policy.network_rate < 1 or name == "logits"
+
+
+def test_a_policy_gradient_step_raises_rewarded_masks_and_the_entropy() -> None:
+    from ray.rllib.core.columns import Columns
+
+    from rlprune.rl.modules import PAIR
+    from rlprune.rl.reinforce import REINFORCETorchLearner
+
+    policy = SimpleNamespace(get_train_action_dist_cls=lambda: IndependentBernoulli)
+    learner: Any = SimpleNamespace(module={"group": SimpleNamespace(unwrapped=lambda: policy)})
+
+    def step(rewards: list[float], coefficient: float) -> list[float]:
+        """Where gradient descent moves the logits of two filters, one likely and one unlikely to stay."""
+        logits = torch.tensor([2.0, -1.0], requires_grad=True)
+        batch = {
+            Columns.ACTIONS: torch.tensor([[1, 0], [1, 1], [0, 1], [0, 0]], dtype=torch.int8),
+            Columns.REWARDS: torch.tensor(rewards),
+            PAIR: torch.tensor([0, 1, 0, 1]),
+        }
+        loss = REINFORCETorchLearner.compute_loss_for_module(
+            learner,
+            module_id="group",
+            config=SimpleNamespace(entropy_coeff=coefficient),
+            batch=batch,
+            fwd_out={Columns.ACTION_DIST_INPUTS: logits.expand(4, -1)},
+        )
+        (gradient,) = torch.autograd.grad(loss, logits)
+        return (-gradient).tolist()
+
+    first, second = step([1.0, 1.0, 0.0, 0.0], 0.0)
+    assert first > 0, "masks with the first filter were better"
+    assert second == pytest.approx(0, abs=1e-6)
+    first, second = step([1.0] * 4, 0.5)
+    assert first < 0 < second, "an entropy bonus leads towards even chances"
 
 
 def test_a_policy_can_begin_with_the_network_of_another_group() -> None:

@@ -13,7 +13,7 @@ from tiny_network import FILTERS, GROUPS, SETTINGS
 from torch import nn
 
 from rlprune.baselines.methods import LEAST_SHARE, METHODS, TOLERANCE
-from rlprune.baselines.networks import cut_base, first_filters, network_from_scratch
+from rlprune.baselines.networks import as_base_training, cut_base, first_filters, network_from_scratch
 from rlprune.baselines.orders import global_order, masks_at, masks_of_counts, uniform_order
 from rlprune.baselines.subject import Row, Subject, by_mean, by_norm
 from rlprune.config import Config
@@ -303,3 +303,12 @@ def test_a_network_from_scratch_has_the_rows_widths_and_its_own_weights(tiny_sub
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
     assert not torch.equal(weights[0], tiny_subject.base.get_submodule("0").weight[: len(weights[0])])
+
+
+def test_training_from_scratch_is_a_base_models_and_has_no_teacher() -> None:
+    base = {"batch_size": 32, "learning_rate": 0.3, "weight_decay": 0.01, "label_smoothing": 0.2}
+    as_base, as_finetune = (
+        {f"{section}__{name}": value for name, value in base.items()} for section in ("base", "finetune")
+    )
+    training = as_base_training(settings(finetune__distillation=0.5, **as_base))
+    assert training.finetune == settings(finetune__distillation=0.0, **as_finetune).finetune

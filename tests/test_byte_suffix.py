@@ -1,6 +1,7 @@
 """Masks measured in 8-bit integers: layers against torch's own, engines against exact ones."""
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -111,10 +112,13 @@ def test_engines_in_bytes_are_close_to_exact_ones(network, fidelity, dtype, imag
         assert np.abs(fast.accuracies(masks) - exact).max() < 1.0, group.name
 
 
-def byte_suffix(model: nn.Module, position: int, images: torch.Tensor) -> ByteSuffix:
+def byte_suffix(model: nn.Module, position: int, images: torch.Tensor, block: int = 64) -> ByteSuffix:
+    """The layers behind a group in bytes, by a sample of images that is looked at some at a time."""
     graph = trace(model, fold_batch_norm=True)
     part = Partition(graph, find_groups(model, images[:1])[position])
-    return ByteSuffix(part.suffix, [part.boundary(images)], never_negative(graph))
+    return ByteSuffix(
+        part.suffix, [part.boundary(some) for some in images.split(block)], never_negative(graph)
+    )
 
 
 def test_a_chain_of_convolutions_is_in_bytes_to_its_end(images) -> None:
@@ -129,6 +133,45 @@ def test_a_chain_of_convolutions_is_in_bytes_to_its_end(images) -> None:
 def test_what_an_addition_reads_stays_as_it_was(images) -> None:
     found = byte_suffix(warmed("resnet20"), 1, images)
     assert [(form.step_out, form.relu) for form in found.formats.values()] == [(None, False)]
+
+
+def called_twice() -> list[nn.Module]:
+    layer = nn.Conv2d(4, 4, 3)
+    return [layer, nn.ReLU(), layer]
+
+
+EXACT: dict[str, Callable[[], list[nn.Module]]] = {
+    "reflecting": lambda: [nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")],
+    "grouped": lambda: [nn.Conv2d(4, 4, 3, groups=2)],
+    "named padding": lambda: [nn.Conv2d(4, 4, 3, padding="same")],
+    "pool that rounds up": lambda: [nn.MaxPool2d(2, ceil_mode=True), nn.Conv2d(4, 4, 3)],
+    "called twice": called_twice,
+}
+"""Layers that are not computed in bytes."""
+
+
+@pytest.mark.parametrize("kind", EXACT)
+def test_layers_that_bytes_cannot_compute_stay_as_they_are(kind: str) -> None:
+    torch.manual_seed(0)
+    head = [nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.ReLU()]
+    tail = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)]
+    found = byte_suffix(nn.Sequential(*head, *EXACT[kind](), *tail).eval(), 0, torch.randn(8, 3, 31, 31))
+    assert [form.step_out for form in found.formats.values()] == [None], (
+        "the layer that reads the group alone"
+    )
+
+
+def test_steps_are_found_on_all_blocks_of_the_sample() -> None:
+    """The brightest images are in the first block, the darkest in the last."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)).eval()
+    images = torch.randn(16, 3, 16, 16) * torch.linspace(3, 0.1, 16)[:, None, None, None]
+    for sample in (images, images.flip(0)):
+        whole, blocks = (byte_suffix(model, 0, sample, size) for size in (16, 4))
+        assert whole.formats
+        for one, other in zip(whole.formats.values(), blocks.formats.values(), strict=True):
+            torch.testing.assert_close(one.steps_in, other.steps_in)
 
 
 @pytest.mark.parametrize("between", [nn.LeakyReLU(), nn.Sigmoid(), nn.Hardswish(), nn.ReLU6()])

@@ -40,6 +40,24 @@ class Residual(nn.Module):
         return (self.left(total) + self.right(total)).mean((2, 3))
 
 
+class Added(nn.Module):
+    """Two producers with a batch norm each are added; two layers read the sum, the first of them twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(3, 5, 3, padding=1)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(5) for _ in range(2))
+        self.left, self.right = nn.Conv2d(5, 4, 1), nn.Conv2d(5, 4, 1)
+        self.head = nn.Linear(4, 3)
+
+    def total(self, images: torch.Tensor) -> torch.Tensor:
+        return self.norms[0](self.first(images)) + self.norms[1](self.second(images))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        total = self.total(images)
+        return self.head((self.left(total) + self.left(total.relu()) + self.right(total)).mean((2, 3)))
+
+
 def plain() -> nn.Sequential:
     """A group with batch norm that a convolution reads, and one without that a linear layer reads."""
     torch.manual_seed(0)
@@ -321,3 +339,24 @@ def test_every_group_of_a_residual_network_has_statistics(images, labels):
             assert np.isfinite(values).all(), item.name
         assert found.features().shape == (group.n_filters, 9)
         assert len(filter_weights(model, group)) == group.n_filters
+
+
+def test_statistics_are_of_all_layers_and_calls(images: torch.Tensor, labels: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    model = Added().eval()
+    with torch.no_grad():
+        for norm in model.norms:
+            norm.weight.uniform_(0.5, 2)
+            norm.bias.uniform_(-1, 1)
+        total = model.total(images)
+    found = statistics_of(model, "first", images, labels)
+    scales, shifts = (
+        np.mean([norm.state_dict()[name].numpy() for norm in model.norms], 0) for name in ("weight", "bias")
+    )
+    np.testing.assert_allclose(found.bn_scale, scales, rtol=1e-6)
+    np.testing.assert_allclose(found.bn_shift, shifts, rtol=1e-6)
+    read = torch.cat([model.left.weight, model.right.weight]).detach().square().sum((0, 2, 3)).sqrt()
+    np.testing.assert_allclose(found.read, read, rtol=1e-6)
+    calls = torch.cat([total, total.relu()])
+    np.testing.assert_allclose(found.activation_mean, calls.mean((0, 2, 3)), atol=1e-5)
+    np.testing.assert_allclose(found.activation_spread, calls.std((0, 2, 3), correction=0), rtol=1e-4)

@@ -249,6 +249,27 @@ def test_engine_equals_plain_forward_raw(network, groups, images, calibration):
         np.testing.assert_allclose(measured, expected, atol=2e-3)
 
 
+def test_a_dilated_consumer_is_dilated_in_the_engine(images: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3),
+        nn.ReLU(),
+        nn.Conv2d(8, 6, 3, stride=2, dilation=2, padding=2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 10),
+    ).eval()
+    with torch.no_grad():
+        model[-1].weight.mul_(20)
+    group = find_groups(model, images[:1])[0]
+    masks = random_masks(group, 6)
+    expected = [soft(masked_forward(model, group, mask, images)) for mask in masks]
+    assert np.ptp(expected) > 0.1
+    measured = make_engine(model, group, images, images, "raw").accuracies(masks)
+    np.testing.assert_allclose(measured, expected, rtol=1e-4)
+
+
 def test_engine_equals_plain_forward_bn(network, groups, images, calibration):
     for group in groups:
         masks = random_masks(group, 2)

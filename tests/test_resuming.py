@@ -15,11 +15,13 @@ from rlprune.config import Config
 from rlprune.config_loading import load_config
 from rlprune.errors import CheckpointError, ResultsError
 from rlprune.results.folder import RunFolder
+from rlprune.results.record import TrialRecord
 from rlprune.search.checkpoint import MANIFEST, RECORD, _hash, write_checkpoint
 from rlprune.search.journal import JOURNAL, Exploit, Journal, Meeting
 from rlprune.search.recording import _LONGEST_ERROR, TrialRecorder, _copy_whole, _shortened
-from rlprune.search.resuming import _warn, going_on
+from rlprune.search.resuming import _warn, going_on, standings
 from rlprune.search.runner import _new_attempt
+from rlprune.search.searcher import OBJECTIVES
 from rlprune.search.trainable import Assignment
 from rlprune.storage import TRIALS_OWN
 
@@ -178,6 +180,27 @@ def test_a_run_that_is_named_by_a_relative_path_gives_whole_paths_to_the_workers
     monkeypatch.chdir(folder.path.parent)
     found = going_on(config_of("none"), RunFolder.open("run"), Journal(folder.path / JOURNAL), BEGUN)
     assert found.checkpoint == str(newest)
+
+
+def test_the_step_that_is_reported_again_is_no_standing(folder: RunFolder) -> None:
+    going = replace(BEGUN, checkpoint=str(checkpoint(folder, "t0000")))
+    (record,) = standings(folder, [going, replace(BEGUN, trial="t0001")])
+    assert record.groups == []
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
+def test_a_trial_without_a_finite_objective_has_failed(
+    folder: RunFolder, name: str, value: float | None
+) -> None:
+    told: list[TrialRecord] = []
+    searcher, progress = SimpleNamespace(tell=told.append), SimpleNamespace(finished=lambda record: None)
+    recorder = TrialRecorder(folder, searcher, progress)  # type: ignore[arg-type]
+    path = checkpoint(folder, "t0000", status="COMPLETE", **{name: value})
+    assert recorder.recover(replace(BEGUN, checkpoint=str(path)))
+    (row,) = folder.records()
+    assert (row.status, row.error, row.network) == ("FAILED", f"{name}: is no finite number", None)
+    assert told == [row]
 
 
 def test_curves_that_cannot_be_read_now_are_left_for_the_next_step(

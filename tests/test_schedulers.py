@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -25,8 +26,9 @@ from rlprune.config import Config
 from rlprune.results.record import TrialRecord
 from rlprune.results.step_report import score
 from rlprune.search.journal import JOURNAL, Journal
+from rlprune.search.population import FrontPopulation, mutations, within
 from rlprune.search.ray_session import ray_session
-from rlprune.search.schedulers import Asha
+from rlprune.search.schedulers import Asha, make_scheduler
 from rlprune.seeding import child_seed
 
 GRID = (0.5, 2.0)
@@ -192,8 +194,13 @@ def step_of(number: int, drop: float) -> dict[str, Any]:
 
 
 class Named:
-    def __init__(self, name: str) -> None:
-        self.config = {"trial": name}
+    """A trial as schedulers know it."""
+
+    def __init__(self, name: str, **assigned: Any) -> None:
+        self.config = {"trial": name, **assigned}
+
+    def is_finished(self) -> bool:
+        return False
 
 
 def test_asha_knows_the_trials_of_an_earlier_process() -> None:
@@ -215,6 +222,21 @@ def test_asha_knows_the_trials_of_an_earlier_process() -> None:
         ("t0008", 1): "CONTINUE",
         ("t0008", 2): "STOP",
     }
+
+
+def test_asha_compares_trials_of_one_bound_only() -> None:
+    ended = [
+        TrialRecord(status="COMPLETE", trial=f"t000{number}", b=2.0, groups=[step_of(1, 0.1)])
+        for number in range(3)
+    ]
+    scheduler = make_scheduler(settings("asha"), None, ended)  # type: ignore[arg-type]
+    assert scheduler is not None
+    judged = {}
+    for b in GRID:
+        trial = Named(f"t001{b:.0f}", b=b, seed=0, settings={})
+        scheduler.on_trial_add(None, trial)
+        judged[b] = scheduler.on_trial_result(None, trial, {"step": 1, "score": score(9.0, 0.5)})
+    assert judged == {0.5: "CONTINUE", 2.0: "STOP"}
 
 
 def test_asha_stops_nobody_within_a_grace_period_longer_than_any_trial() -> None:
@@ -249,3 +271,30 @@ def test_a_cut_off_line_of_the_journal_is_left_out(tmp_path: Path) -> None:
     path.write_bytes(b"{}\n" + whole)
     with pytest.raises(ResultsError, match="line 1"):
         Journal(path)
+
+
+def test_of_a_front_the_worst_go_on_from_the_best_and_b_is_never_below_the_drop(tmp_path: Path) -> None:
+    config = settings("mo-pbt", (0.5, 4.0))
+    population = FrontPopulation(config, Journal(tmp_path / JOURNAL), "front")
+    points = [(0.1, 0.5), (3.0, 0.9), (2.5, 0.2), (2.6, 0.8)]
+    members = [Named(f"t000{number}", b=1.0) for number in range(len(points))]
+    population._trial_state = {
+        member: SimpleNamespace(last_result={"drop_val": drop, "macs_ratio": macs})
+        for member, (drop, macs) in zip(members, points, strict=True)
+    }
+    replaced, (donor,) = population._quantiles()
+    assert replaced == [members[1]], "all others are better in both"
+    assert donor in (members[0], members[2])
+    for member, (drop, _) in zip(members, points, strict=True):
+        drawn = [population._explored_b(member) for _ in range(200)]
+        assert max(0.5, drop) <= min(drawn) < max(drawn) <= 4
+
+
+def test_whole_numbers_are_drawn_to_the_end_of_their_range() -> None:
+    space: dict[str, dict[str, Any]] = {
+        "agent.iterations": {"low": 5, "high": 6},
+        "agent.policy": {"choices": ["set", "paper"]},
+    }
+    assert {mutations(space)["agent.iterations"].sample() for _ in range(100)} == {5, 6}
+    explored = within(space, {"agent.iterations": 9, "agent.policy": "set"})
+    assert explored == {"agent.iterations": 6, "agent.policy": "set"}

@@ -114,6 +114,18 @@ def test_what_is_not_known_yet_is_a_dash():
     assert "1.00" in frontier_table([bare], 5, 120)
 
 
+@pytest.mark.parametrize("known", [0, 1])
+def test_what_all_rows_have_alike_is_taken_from_a_row_that_knows_it(known: int) -> None:
+    names = ("base_accuracy_val", "images_val", "base_macs", "base_params")
+    rows = [record("t1", 0.5, 0.62, **dict.fromkeys(names)), measured("t2", 1.25, 0.41)]
+    text = frontier_table(rows[::-1] if known == 0 else rows, None, 500)
+    base = (
+        "base: 87.00 % on val (5,000 images), 87.90 % on test (10,000 images), 20 M MACs, 0.93 M parameters"
+    )
+    assert base in text
+    assert "on Some CPU | 2 cores" in text
+
+
 def test_nothing_finished():
     assert frontier_table([], 1.0, 120) == "no finished trial yet"
     assert frontier_markdown([], 1.0) == "no finished trial yet\n"
