@@ -167,29 +167,24 @@ def test_a_policy_gradient_step_raises_rewarded_masks_and_the_entropy() -> None:
 
     policy = SimpleNamespace(get_train_action_dist_cls=lambda: IndependentBernoulli)
     learner: Any = SimpleNamespace(module={"group": SimpleNamespace(unwrapped=lambda: policy)})
+    masks = torch.tensor([[1, 0], [1, 1], [0, 1], [0, 0]], dtype=torch.int8)
+    logits = torch.tensor([2.0, -1.0], requires_grad=True)
 
-    def step(rewards: list[float], coefficient: float) -> list[float]:
+    def step(rewards: torch.Tensor, coefficient: float) -> torch.Tensor:
         """Where gradient descent moves the logits of two filters, one likely and one unlikely to stay."""
-        logits = torch.tensor([2.0, -1.0], requires_grad=True)
-        batch = {
-            Columns.ACTIONS: torch.tensor([[1, 0], [1, 1], [0, 1], [0, 0]], dtype=torch.int8),
-            Columns.REWARDS: torch.tensor(rewards),
-            PAIR: torch.tensor([0, 1, 0, 1]),
-        }
         loss = REINFORCETorchLearner.compute_loss_for_module(
             learner,
             module_id="group",
             config=SimpleNamespace(entropy_coeff=coefficient),
-            batch=batch,
+            batch={Columns.ACTIONS: masks, Columns.REWARDS: rewards, PAIR: torch.tensor([0, 1, 0, 1])},
             fwd_out={Columns.ACTION_DIST_INPUTS: logits.expand(4, -1)},
         )
-        (gradient,) = torch.autograd.grad(loss, logits)
-        return (-gradient).tolist()
+        return -torch.autograd.grad(loss, logits)[0]
 
-    first, second = step([1.0, 1.0, 0.0, 0.0], 0.0)
-    assert first > 0, "masks with the first filter were better"
-    assert second == pytest.approx(0, abs=1e-6)
-    first, second = step([1.0] * 4, 0.5)
+    raw = torch.tensor([1 - 5.5, 2 - 2.5, 4 - 5.5, 9 - 2.5])  # as in the test of advantages by hand
+    towards = raw[:, None] / raw.std() * (masks - logits.detach().sigmoid())
+    torch.testing.assert_close(step(torch.tensor([1.0, 2.0, 4.0, 9.0]), 0.0), towards.mean(0) / 2)
+    first, second = step(torch.ones(4), 0.5)
     assert first < 0 < second, "an entropy bonus leads towards even chances"
 
 

