@@ -50,16 +50,12 @@ def runs_of(study: str) -> list[Path]:
     return sorted(path.parent for path in (RESULTS / study).glob("*/about.json"))
 
 
-def publish(run: Path, name: str) -> None:
-    """Copies the records of a run, and what its table must say of where they come from."""
-    target = RESULTS / name
-    target.mkdir(parents=True, exist_ok=True)
-    for file in (TRIALS, MEASURED):
-        (target / file).write_bytes((run / file).read_bytes())
+def facts_of(run: Path) -> dict[str, Any]:
+    """What the table of a run must say of where its records come from."""
     environment = json.loads((run / "env.json").read_text(encoding="utf-8"))
     ended = datetime.datetime.fromtimestamp((run / MEASURED).stat().st_mtime, datetime.UTC)
     started = datetime.datetime.fromisoformat(environment["started"])
-    facts = {
+    return {
         "command": command_of(environment["command"]),
         "minutes": round((ended - started).total_seconds() / 60, 1),
         "cpu": environment["cpu"],
@@ -69,7 +65,6 @@ def publish(run: Path, name: str) -> None:
         "git": environment["git"] or "unknown",
         "versions": {key: environment["versions"][key] for key in ("rlprune", "torch", "ray", "optuna")},
     }
-    (target / "about.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def command_of(words: list[str]) -> str:
@@ -109,15 +104,20 @@ def publish_study(study: str, runs: Sequence[Path]) -> None:
     Raises:
         SystemExit: The document has no place for the study, or a run has no records; nothing is copied.
     """
-    if f"<!-- {study}:begin -->" not in DOCUMENT.read_text(encoding="utf-8"):
-        raise SystemExit(f"{DOCUMENT} has no marks <!-- {study}:begin --> and <!-- {study}:end -->")
+    marks = [f"<!-- {study}:{part} -->" for part in ("begin", "end")]
+    if any(DOCUMENT.read_text(encoding="utf-8").count(mark) != 1 for mark in marks):
+        raise SystemExit(f"{DOCUMENT} has not once each {' and '.join(marks)}")
     missing = [run / name for run in runs for name in (TRIALS, MEASURED, "env.json")]
     if missing := [str(path) for path in missing if not path.is_file()]:
         raise SystemExit(f"not there: {', '.join(missing)}")
-    for run in runs:
-        publish(run, f"{study}/{run.name}")
-        if (run / COMPARED).is_file():
-            (RESULTS / study / run.name / COMPARED).write_bytes((run / COMPARED).read_bytes())
+    every = [(run, facts_of(run)) for run in runs]
+    for run, facts in every:
+        target = RESULTS / study / run.name
+        target.mkdir(parents=True, exist_ok=True)
+        (target / "about.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        for file in (TRIALS, MEASURED, COMPARED):
+            if (run / file).is_file():
+                (target / file).write_bytes((run / file).read_bytes())
 
 
 def about(run: Path) -> dict[str, Any]:

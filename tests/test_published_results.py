@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from rlprune.results.folder import RunFolder
 from rlprune.results.record import TrialRecord
 
 ROOT = Path(__file__).parents[1]
+SEARCHES = (("seed0", {"gpus_per_trial": 0.0}), ("seed1", {"gpus_per_trial": 0.5}))
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +33,42 @@ def test_a_variant_is_compared_with_the_default_of_the_same_seed() -> None:
     assert new == "| 1 | new | 1 | 60.0 | 0.40 | 50.0 | 1.0 | -30.0 |"
     assert default.startswith("| 1 | default | 2 | 80.0 [")
     assert default.endswith("| 1.0 |  |")
+
+
+def test_a_study_is_published_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import publish_study
+
+    command = ["scripts/tune.py", "--name=x", "--storage-path", "/home/me/a", "--storage-path=/home/me/b"]
+    environment = {
+        "command": [*command, "--seed", "1"],
+        "cpu": "Intel",
+        "cores_usable": 8,
+        "started": "2026-01-02T03:04:05+00:00",
+        "git": None,
+        "versions": dict.fromkeys(("rlprune", "torch", "ray", "optuna"), "1"),
+    }
+    runs = [RunFolder.create(tmp_path / name, {"search": search}, environment) for name, search in SEARCHES]
+    for run in runs:
+        run.append(TrialRecord(trial="t0000", status="COMPLETE"))
+        (run.path / "measured.json").write_text("{}")
+    monkeypatch.setattr(publish_study, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(publish_study, "DOCUMENT", tmp_path / "results.md")
+    publish_study.DOCUMENT.write_text("<!-- study:begin -->")
+    paths = [run.path for run in runs]
+    with pytest.raises(SystemExit, match=r"has not once each .*study:end"):
+        publish_study.publish_study("study", paths)
+    publish_study.DOCUMENT.write_text("<!-- study:begin --><!-- study:end -->")
+    with pytest.raises(SystemExit, match=r"not there: .*env\.json"):
+        publish_study.publish_study("study", [*paths, tmp_path])
+    assert not publish_study.RESULTS.exists()
+    publish_study.publish_study("study", paths)
+    published = publish_study.runs_of("study")
+    assert publish_study.about(published[0])["command"] == "python scripts/tune.py --seed 1"
+    line = publish_study.machine_line(published)
+    assert (
+        "8 cores of an Intel without a GPU / 8 cores of an Intel with 0.5 of a GPU for each trial; " in line
+    )
+    assert line.endswith("searches of revision unknown.")
 
 
 def test_rows_are_averaged_within_a_search_first() -> None:
