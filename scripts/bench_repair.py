@@ -124,7 +124,11 @@ def bench_group(subject: Subject, group: FilterGroup, arguments: argparse.Namesp
 
 
 def measurable(subject: Subject) -> list[FilterGroup]:
-    """The groups that one convolution reads: for them the two ways are compared. It says what is left out."""
+    """The groups that one convolution reads: for them the two ways are compared. It says what is left out.
+
+    Raises:
+        SystemExit: No group is left.
+    """
     consumers = {group.name: group.with_role("consumer") for group in subject.groups}
     found = [
         group
@@ -135,6 +139,8 @@ def measurable(subject: Subject) -> list[FilterGroup]:
     left_out = [group.name for group in subject.groups if group not in found]
     if left_out:
         print(f"not read by one convolution alone, left out: {', '.join(left_out)}", flush=True)
+    if not found:
+        raise SystemExit("no group is left: give others with --groups")
     return found
 
 
@@ -153,9 +159,10 @@ def main() -> None:
     out = Path(arguments.out)
     if not arguments.report:
         subject, records = load_subject(arguments), Records(out)
+        groups = measurable(subject)
         records.begin(**provenance(), clock=arguments.clock, images=arguments.images)
         done = {row["group"] for row in records.of_kind("repair")}
-        for group in measurable(subject):
+        for group in groups:
             if group.name not in done:
                 found = bench_group(subject, group, arguments)
                 records.add("repair", group=group.name, filters=group.n_filters, **found)

@@ -1,5 +1,6 @@
 """The benchmarks of the reward: rank correlations by hand, tables from records, and interrupted runs."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,20 @@ def test_ways_to_be_timed_are_known_and_have_the_one_that_all_are_compared_with(
     for ways in ("engine raw int8", "plain fp32,engine raw int4"):
         with pytest.raises(SystemExit, match="expected 'plain fp32' and some of"):
             check_ways(ways)
+
+
+def test_repair_is_compared_for_groups_that_one_convolution_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    from bench_network import Subject
+    from bench_repair import measurable
+
+    model, example = tiny_network.build(num_classes=10).eval(), torch.zeros(1, 3, 8, 8)
+    groups = find_groups(model, example)
+    subject = Subject(load_config(None, []), None, model, groups, example)  # type: ignore[arg-type]
+    linear = groups[-1].name
+    assert [group.name for group in measurable(subject)] == [group.name for group in groups[:-1]]
+    assert f"left out: {linear}" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="no group is left"):
+        measurable(dataclasses.replace(subject, groups=groups[-1:]))
 
 
 @pytest.mark.ray
