@@ -120,6 +120,8 @@ def main() -> None:
             masks=settings.masks,
             clock=arguments.clock,
             images=subject.config.pruning.reward_images,
+            candidates=subject.config.pruning.candidates,
+            group_epochs=subject.config.finetune.group_epochs,
         )
         ensure_ray()
         for group in subject.groups:

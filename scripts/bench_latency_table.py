@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from bench_network import revision
 from latency_tables import latency_report
 from records import Records, command
 from torch import nn
@@ -28,7 +29,7 @@ from rlprune.pruning.latency import measure_latency
 from rlprune.pruning.layer_times import measure_table
 from rlprune.pruning.surgery import cut, groups_after_cut
 from rlprune.pruning.verification import refused_groups
-from rlprune.results.environment import cpu_name, describe_environment
+from rlprune.results.environment import cpu_name
 from rlprune.rl.counts import allowed_counts, nearest_counts
 from rlprune.training.device import resolve_device, resolve_precision
 
@@ -104,7 +105,7 @@ def main() -> None:
     records.begin(
         command=command(),
         machine=f"{cpu_name()}, {arguments.threads} thread(s), torch {torch.__version__}",
-        revision=describe_environment([])["git"],
+        revision=revision(),
     )
     sizes = [int(size) for size in arguments.sizes.split(",")]
     done = {(row["network"], row["size"], row["batch"]) for row in records.of_kind("latency")}

@@ -91,10 +91,14 @@ def machine() -> str:
     return f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
+def revision() -> str:
+    """The source revision that figures are of."""
+    return describe_environment([])["git"] or "unknown"
+
+
 def provenance() -> dict[str, str]:
     """What a record must say of a start of a benchmark: command, machine, source revision."""
-    revision = describe_environment([])["git"] or "unknown"
-    return {"command": command(), "machine": machine(), "revision": revision}
+    return {"command": command(), "machine": machine(), "revision": revision()}
 
 
 def seconds(run: Callable[[], object]) -> float:

@@ -211,6 +211,14 @@ def repetition(kind: str, path: Path, *options: str) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {}
 
 
+def check_groups(records: Records, arguments: argparse.Namespace) -> None:
+    """Raises SystemExit if the trials that were weighed prune other groups than those to be weighed."""
+    others = {row.get("groups", arguments.groups) for row in records.of_kind("memory")} - {arguments.groups}
+    if "memory" in arguments.kinds and others:
+        asked = ", not ".join(f"--groups {groups or 'all'}" for groups in (*others, arguments.groups))
+        raise SystemExit(f"{arguments.out} holds trials of {asked}: give another --out")
+
+
 def repeat(records: Records, arguments: argparse.Namespace) -> None:
     """Adds the repetitions that are missing to the records."""
     if "imports" in arguments.kinds and not records.of_kind("imports"):
@@ -223,6 +231,8 @@ def repeat(records: Records, arguments: argparse.Namespace) -> None:
                 if kind == "resumed":
                     repetition("idle", path, "--kill-after", str(arguments.trials // 2))
                 found = repetition("memory" if kind == "memory" else "idle", path)
+            if kind == "memory":
+                found |= {"groups": arguments.groups}
             records.add(kind, trials=arguments.at_once if kind == "memory" else arguments.trials, **found)
 
 
@@ -245,6 +255,7 @@ def main() -> None:
         print(json.dumps(watched_search(arguments) if arguments.kind == "memory" else idle_search(arguments)))
         return
     records = Records(arguments.out)
+    check_groups(records, arguments)
     records.begin(**provenance(), cpus=os.cpu_count(), threads=arguments.threads)
     repeat(records, arguments)
     print(cost_report(records.rows))

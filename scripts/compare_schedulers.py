@@ -24,14 +24,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from bench_network import machine
+from bench_network import machine, revision
 from records import add_row, read_rows
 from torch import nn
 
 from rlprune.config import Config
-from rlprune.config_loading import config_to_dict, load_config
+from rlprune.config_loading import config_from_dict, config_to_dict, load_config
 from rlprune.data import DataSplits, ImageSplit
-from rlprune.results.environment import describe_environment
 from rlprune.results.folder import RunFolder
 from rlprune.results.frontier import frontier, hypervolume
 from rlprune.results.record import TrialRecord
@@ -54,6 +53,7 @@ def main() -> None:
     folder = Path(arguments.folder)
     folder.mkdir(parents=True, exist_ok=True)
     results = folder / "comparison.jsonl"
+    check_settings(folder, arguments)
     splits, base = _subject(arguments)
     seen, rest = shortened(splits)
     for seed in range(arguments.seeds):
@@ -89,6 +89,24 @@ def _config(arguments: argparse.Namespace) -> Config:
     return load_config(arguments.config, overrides)
 
 
+def config_of(arguments: argparse.Namespace, scheduler: str, seed: int) -> Config:
+    """The settings of one search."""
+    config = _config(arguments)
+    return dataclasses.replace(
+        config, seed=seed, search=dataclasses.replace(config.search, scheduler=scheduler)
+    )
+
+
+def check_settings(folder: Path, arguments: argparse.Namespace) -> None:
+    """Raises SystemExit if a search of the folder, ended or not, has other settings than those of now."""
+    for path in sorted(file.parent for file in folder.glob("*-*/config.yaml")):
+        scheduler, _, seed = path.name.rpartition("-")
+        before = config_to_dict(config_from_dict(RunFolder.open(path).config(), path))
+        now = config_to_dict(config_of(arguments, scheduler, int(seed)))
+        if apart := [name for name in now if before[name] != now[name]]:
+            raise SystemExit(f"{path} has other settings ({', '.join(apart)}): give another --folder")
+
+
 def _subject(arguments: argparse.Namespace) -> tuple[DataSplits, Any]:
     from rlprune.data import load_splits
     from rlprune.training.base import obtain_base
@@ -119,9 +137,7 @@ def compare_one(
     """One search, or the rest of it, and what came of it."""
     from rlprune.search.runner import run_search
 
-    config = _config(arguments)
-    search = dataclasses.replace(config.search, scheduler=scheduler)
-    config = dataclasses.replace(config, seed=seed, search=search)
+    config = config_of(arguments, scheduler, seed)
     path = folder / f"{scheduler}-{seed}"
     resume = path.exists()
     run = RunFolder.open(path) if resume else RunFolder.create(path, config_to_dict(config), {})
@@ -155,7 +171,7 @@ def compare_one(
         "minutes": minutes,
         "resumed": resume,
         "machine": machine(),
-        "git": describe_environment([])["git"],
+        "git": revision(),
     }
 
 

@@ -1,23 +1,29 @@
 """The records of a benchmark: JSON lines that are only ever added to, so an interrupted benchmark goes on."""
 
 import json
+import os
 import re
 import shlex
 import statistics
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
-PARTS = re.compile(
-    r" --(groups|repeats|fidelities|accuracies|kinds|ratios|variants) \S+| --(skip-agreement|report)\b"
-)
+PARTS = {"groups", "repeats", "fidelities", "accuracies", "kinds", "ratios", "variants", "skip-agreement"}
 """Options that choose a part of what a benchmark does without them."""
-JOINED = re.compile(r" --(seeds|epochs|batches|groups|fidelities|accuracies|kinds|ratios|variants) (\S+)")
+JOINED = {"seeds", "epochs", "batches", "b", *PARTS} - {"repeats", "skip-agreement"}
 """Options with lists: several starts have done what one with all that the lists hold does."""
-TOLD = re.compile(r" --(agreement-masks|networks|sizes) \S+")
+TOLD = {"agreement-masks", "networks", "sizes"}
 """Options whose values the table tells of each of its rows: starts may differ in them."""
+AGREEMENT = {"agreement-masks", "fidelities", "accuracies"}
+"""Options without a meaning where the agreement is skipped."""
+MEASURED = {"revision", "peak"}
+"""Facts of a start that may differ from those of the start before."""
+
+Command = tuple[str, dict[str, str]]
+"""A program, and its options by name; the value of a flag is empty."""
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -54,7 +60,7 @@ def add_row(path: Path, row: Row) -> None:
     whole = whole_lines(path)
     if path.exists() and path.stat().st_size > len(whole.encode()):
         print(f"{path}: its last line was cut off and is taken away", file=sys.stderr)
-        path.write_text(whole, "utf-8")
+        os.truncate(path, len(whole.encode()))
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
 
@@ -70,15 +76,19 @@ class Records:
         """Adds the record of a start.
 
         Raises:
-            SystemExit: What is there was measured with other options or on another machine, other than in the
-                part of the work that was done.
+            SystemExit: What is there was measured on another machine, or with other options or settings than
+                those of the part of the work that was done. Facts that it does not tell are not compared.
         """
+        settings = {name: value for name, value in facts.items() if name not in MEASURED}
         for run in self.of_kind("run"):
-            for before, now in ((bare(run["command"]), bare(command)), (run["machine"], machine)):
+            known = {name: run[name] for name in settings if name in run}
+            pairs = [(bare(run["command"]), bare(command)), (run["machine"], machine)]
+            pairs += [(f"{name} {value}", f"{name} {settings[name]}") for name, value in known.items()]
+            for before, now in pairs:
                 if before != now:
                     raise SystemExit(
                         f"{self._path} holds records of\n  {before}\nnot of\n  {now}\n"
-                        "give the same options on the same machine, or another --out"
+                        "give the same options and settings on the same machine, or another --out"
                     )
         self.add("run", command=command, machine=machine, **facts)
 
@@ -94,48 +104,82 @@ class Records:
 
 def command() -> str:
     """The command line of this process, with a general name for the file of records."""
-    words = sys.argv[1:]
-    if "--out" in words:
-        words[words.index("--out") + 1] = "records.jsonl"
-    return shlex.join(["python", f"scripts/{Path(sys.argv[0]).name}", *words])
+    program, options = parsed(shlex.join(["python", f"scripts/{Path(sys.argv[0]).name}", *sys.argv[1:]]))
+    return written((program, {**options, **({"out": "records.jsonl"} if "out" in options else {})}))
+
+
+def parsed(line: str) -> Command:
+    """A command line taken apart."""
+    program, *options = re.split(r" --(?=\w)", line)
+    parts = [re.split(r"[ =]", option, maxsplit=1) for option in options]
+    return program, {name: "".join(value) for name, *value in parts}
+
+
+def written(command: Command) -> str:
+    """A command line put together."""
+    program, options = command
+    return " ".join([program, *(f"--{name} {value}".strip() for name, value in options.items())])
+
+
+def without(command: Command, names: Iterable[str]) -> Command:
+    """A command without some of its options."""
+    return command[0], {name: value for name, value in command[1].items() if name not in names}
 
 
 def bare(line: str) -> str:
-    """A command line without what starts of one benchmark may differ in."""
-    return JOINED.sub(r" --\1 ...", TOLD.sub("", PARTS.sub("", line)))
+    """A command line without what starts of one benchmark may differ in, its options in order."""
+    program, options = without(parsed(line), {*PARTS, *JOINED, *TOLD, "report"})
+    return written((program, dict(sorted(options.items()))))
 
 
-def joined(commands: Iterable[str]) -> list[str]:
-    """Command lines; those that differ only in one list of :data:`JOINED` are made one with all entries."""
-    found: list[str] = []
-    for line in commands:
-        for position, other in enumerate(found):
-            lists = [dict(JOINED.findall(text)) for text in (other, line)]
-            apart = [name for name in lists[0] if lists[0][name] != lists[1].get(name)]
-            if JOINED.sub(r" --\1 ...", other) == JOINED.sub(r" --\1 ...", line) and len(apart) <= 1:
+def joined(commands: Iterable[Command]) -> list[Command]:
+    """Commands; those that differ only in one list of :data:`JOINED` are made one with all entries."""
+    found: list[Command] = []
+    for program, options in commands:
+        for other, lists in found:
+            apart = [name for name in options if lists.get(name) != options[name]]
+            alike = other == program and lists.keys() == options.keys()
+            if alike and len(apart) <= 1 and JOINED.issuperset(apart):
                 for name in apart:
-                    entries = dict.fromkeys(",".join(one[name] for one in lists).split(","))
-                    before = f" --{name} {lists[0][name]}"
-                    found[position] = other.replace(before, f" --{name} {','.join(entries)}")
+                    entries = dict.fromkeys(f"{lists[name]},{options[name]}".split(","))
+                    lists[name] = ",".join(entries)
                 break
         else:
-            found.append(line)
+            found.append((program, dict(options)))
     return found
 
 
-def where_from(runs: list[Row]) -> str:
-    """The command, machine and revisions of the starts of a benchmark, as Markdown.
+def told(lines: Iterable[str], keep: Collection[str] = ()) -> list[str]:
+    """The commands that do what those of all starts of a benchmark have done together.
 
-    Left out of the commands: options that choose a part of the work where some starts did without them, and
-    the number of repeats, which the table tells. Lists that were worked off in several starts are joined.
+    Left out: options that choose a part of the work where some starts did without them, and the number of
+    repeats, which the table tells. Lists that were worked off in several starts are joined. What a start says
+    of the agreement that it skips does not count.
+
+    Args:
+        lines: The command line of each start.
+        keep: Options that stay where they were given, for the figures depend on them.
     """
-    parts = [{match[1] or match[2] for match in PARTS.finditer(run["command"])} for run in runs]
-    common = set.intersection(*parts) - {"repeats"} if parts else set()
+    starts = [without(parsed(line), {"repeats", "report"}) for line in lines]
+    starts = [without(start, AGREEMENT) if "skip-agreement" in start[1] else start for start in starts]
+    agreeing = [start for start in starts if "skip-agreement" not in start[1]]
+    free = {
+        name
+        for name in PARTS - {"skip-agreement"}
+        if any(name not in options for _, options in (agreeing if name in AGREEMENT else starts))
+    }
+    found = joined(without(start, free.difference(keep)) for start in starts)
+    covered = [without(start, AGREEMENT) for start in found if "skip-agreement" not in start[1]]
+    return [
+        written(start)
+        for start in found
+        if "skip-agreement" not in start[1] or without(start, {"skip-agreement"}) not in covered
+    ]
 
-    def kept(match: re.Match[str]) -> str:
-        return match[0] if (match[1] or match[2]) in common else ""
 
-    commands = "\n".join(joined(PARTS.sub(kept, run["command"]) for run in runs))
+def where_from(runs: list[Row], keep: Collection[str] = ()) -> str:
+    """The commands (see :func:`told`), machine and revisions of the starts of a benchmark, as Markdown."""
+    commands = "\n".join(told([run["command"] for run in runs], keep))
     machines = "; ".join(dict.fromkeys(run["machine"] for run in runs))
     revisions = ", ".join(dict.fromkeys(run["revision"][:7] + run["revision"][40:] for run in runs))
     return f"```sh\n{commands}\n```\n\n{machines}; revision {revisions}"

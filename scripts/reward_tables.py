@@ -154,10 +154,11 @@ def agent_report(rows: list[Row]) -> str:
     """Everything that one file of records of ``bench_agent.py`` says, as Markdown."""
     runs = of_kind(rows, "run")
     iterations = runs[0]["iterations"]
+    epochs = f" of {runs[0]['group_epochs']:g} epochs" if "group_epochs" in runs[0] else ""
     lines = [
         f"{where_from(runs)}; {runs[0]['images']} images a subset, {CLOCKS[runs[0]['clock']]}, median "
         f"[least, greatest]; a group's time: preparation, agent with {iterations} iterations, candidates, "
-        "fine-tuning.",
+        f"fine-tuning{epochs}.",
         "",
         "| group | filters | masks | iteration, ms | not evaluation, ms | of an iteration | of the group |",
         "|---|---|---|---|---|---|---|",

@@ -6,9 +6,10 @@ The records are ``docs/search/cost.jsonl``; the tests compare the document with 
 """
 
 import statistics
+from collections.abc import Iterable
 from pathlib import Path
 
-from records import Row, of_kind, read_rows, spread, where_from, with_part
+from records import Row, of_kind, parsed, read_rows, spread, where_from, with_part, without, written
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "search.md"
@@ -70,10 +71,32 @@ def memory_lines(rows: list[Row]) -> list[str]:
     ]
 
 
+def starts(rows: list[Row]) -> list[Row]:
+    """The starts that have left records: which kinds, and --groups only of those that weighed trials."""
+    found: list[tuple[Row, dict[str, None]]] = []
+    for row in rows:
+        if row["kind"] == "run":
+            found.append((row, {}))
+        else:
+            found[-1][1][row["kind"]] = None
+    return [{**run, "command": _command_of(run["command"], kinds)} for run, kinds in found if kinds]
+
+
+def _command_of(line: str, kinds: Iterable[str]) -> str:
+    command = parsed(line) if "memory" in kinds else without(parsed(line), {"groups"})
+    if "kinds" in command[1]:
+        command[1]["kinds"] = ",".join(kinds)
+    return written(command)
+
+
 def cost_report(rows: list[Row]) -> str:
     """Everything that the records say, as Markdown."""
-    runs = of_kind(rows, "run")
-    parts = [[where_from(runs)], idle_lines(rows), import_lines(rows), memory_lines(rows)]
+    parts = [
+        [where_from(starts(rows), keep={"groups"})],
+        idle_lines(rows),
+        import_lines(rows),
+        memory_lines(rows),
+    ]
     return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
 

@@ -121,49 +121,6 @@ def test_channel_wise_repair_of_a_copied_filter_is_exact() -> None:
     torch.testing.assert_close(repaired, model[2](inputs), atol=1e-4, rtol=0)
 
 
-def test_the_commands_of_a_benchmark_do_what_all_its_starts_have_done() -> None:
-    from records import where_from
-
-    def commands(*starts: str) -> list[str]:
-        runs = [{"command": line, "machine": "cpu", "revision": "0123456789"} for line in starts]
-        return where_from(runs).split("```")[1].splitlines()[1:]
-
-    assert commands("b.py --groups 3 --seeds 0 --repeats 5", "b.py --groups 1,3 --seeds 0 --repeats 1") == [
-        "b.py --groups 3,1 --seeds 0"
-    ]
-    assert commands("b.py --groups 3", "b.py --skip-agreement") == ["b.py"], "the second did all groups"
-    apart = ["b.py --variants a,b --seeds 0", "b.py --variants a --seeds 1,2"]
-    assert commands(*apart, "b.py --variants b --seeds 1,2") == [apart[0], "b.py --variants a,b --seeds 1,2"]
-    assert commands("b.py --seeds 0 --epochs 1", "b.py --seeds 1 --epochs 3") == [
-        "b.py --seeds 0 --epochs 1",
-        "b.py --seeds 1 --epochs 3",
-    ]
-
-
-def test_a_benchmark_goes_on_with_the_same_options_on_the_same_machine_only(tmp_path: Path) -> None:
-    from records import Records
-
-    path = tmp_path / "records.jsonl"
-    Records(path).begin(command="b.py --masks 8 --groups 1 --seeds 0", machine="cpu", revision="1")
-    Records(path).begin(command="b.py --masks 8 --repeats 5 --seeds 1,2", machine="cpu", revision="2")
-    for command, machine in (("b.py --masks 64 --seeds 0", "cpu"), ("b.py --masks 8 --seeds 0", "gpu")):
-        with pytest.raises(SystemExit, match="another --out"):
-            Records(path).begin(command=command, machine=machine)
-    assert len(Records(path).rows) == 2
-
-
-def test_half_a_line_at_the_end_of_the_records_is_taken_away(tmp_path: Path) -> None:
-    from records import Records, read_rows
-
-    path = tmp_path / "records.jsonl"
-    Records(path).add("speed", repeat=0)
-    with path.open("a", encoding="utf-8") as file:
-        file.write('{"kind": "spe')
-    assert [row["repeat"] for row in read_rows(path)] == [0]
-    Records(path).add("speed", repeat=1)
-    assert [row["repeat"] for row in read_rows(path)] == [0, 1]
-
-
 def test_ways_to_be_timed_are_known_and_have_the_one_that_all_are_compared_with() -> None:
     from bench_reward_engine import LOW_NAME, check_ways
 
