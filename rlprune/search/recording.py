@@ -27,9 +27,7 @@ from rlprune.tensorboard import TensorBoardFiles
 _logger = logging.getLogger(__name__)
 
 _LONGEST_ERROR = 6000  # characters of a row's error; the whole of it is in the trial's folder under tune/
-_ERROR_HEAD = (
-    1500  # of these: name and message; the rest is the end of the traceback, where the error was raised
-)
+_ERROR_HEAD = 1500  # of these: name and message; the rest is the end of the traceback, where it was raised
 
 
 class TrialRecorder(tune.Callback, tune.Stopper):
