@@ -21,11 +21,13 @@ from rlprune.cli import main
 from rlprune.config_loading import config_to_dict, load_config
 from rlprune.data import DataSplits
 from rlprune.deploy import export as export_module
+from rlprune.deploy import timing
 from rlprune.deploy.formats import FORMATS
 from rlprune.deploy.parity import check_parity, compare
 from rlprune.errors import CheckpointError, ConfigError, ModelError
 from rlprune.final_table import PASSES
 from rlprune.pruning.groups import find_groups
+from rlprune.pruning.latency import measure_latency
 from rlprune.pruning.surgery import cut
 from rlprune.pruning_run import PruningRun
 from rlprune.results.environment import describe_environment
@@ -129,6 +131,35 @@ def test_the_card_says_what_was_measured(run: Path, capsys: pytest.CaptureFixtur
     found: dict = {}
     exec(example.replace("t0000.safetensors", str(files[1])), found)
     assert found["logits"].shape == (8, 10)
+
+
+def test_a_batch_that_memory_cannot_hold_costs_only_its_own_times(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from onnxruntime.capi.onnxruntime_pybind11_state import Fail
+
+    def measure(models: Any, example: torch.Tensor, **options: Any) -> Any:
+        if len(example) == 256:
+            raise Fail("bfc_arena.cc: Failed to allocate memory for requested buffer of size 268435456")
+        return measure_latency(models, example, **options)
+
+    monkeypatch.setattr(timing, "measure_latency", measure)
+    files = exported(run, "onnx", "--trial", "t0001")
+    said = capsys.readouterr().err
+    assert "no latency at batch 256: memory ran out (bfc_arena.cc" in said
+    assert re.findall(r"latency at batch (\d+): [0-9]", said) == ["1"]
+    assert re.findall(r"^\| (1|256) \|", files[-1].read_text(), re.MULTILINE) == ["1"]
+
+
+def test_an_export_fails_with_another_fault_while_it_is_timed(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(models: Any, example: torch.Tensor, **options: Any) -> Any:
+        raise ArithmeticError("not about memory")
+
+    monkeypatch.setattr(timing, "measure_latency", measure)
+    with pytest.raises(ArithmeticError, match="not about memory"):
+        exported(run, "onnx", "--trial", "t0001")
 
 
 def test_a_file_that_disagrees_is_not_left_behind(

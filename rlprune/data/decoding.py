@@ -157,7 +157,8 @@ def check_memory(count: int, height: int, width: int, hint: str) -> None:
         width: Of each, in pixels.
         hint: What to do, for the error.
     """
-    needed = 2 * count * height * width * 3  # channels come first only in a second copy
+    copies = 3  # the source's images, what held-out parts leave of them, and the parts
+    needed = copies * count * height * width * 3
     free = available_memory(Path("/"))
     if needed > free:
         raise DataError(

@@ -74,7 +74,7 @@ def export(
         exported = form.open(staging / name, network)
         parity = check_parity(network, exported, _real_images(val))
         say(f"checked on {parity}")
-        timings = time_pair(network, exported, form)
+        timings = time_pair(network, exported, form, say)
         for timing in timings:
             say(
                 f"latency at batch {timing.batch}: {timing.base.median:.3g} -> {timing.pruned.median:.3g} ms "

@@ -7,8 +7,8 @@ import torch
 
 from rlprune.errors import PruningError
 
-_WORDS_OF_A_CPU = ("can't allocate memory", "could not create a primitive")
-"""In the bare RuntimeErrors of torch's allocator and of oneDNN, which says no more."""
+_WORDS_OF_A_CPU = ("can't allocate memory", "could not create a primitive", "Failed to allocate memory")
+"""In the errors without a kind of their own: torch's allocator, oneDNN, which says no more, ONNX Runtime."""
 
 _SIDE = 64
 """Pixels of images that are still taken as many at a time as those of 32 x 32."""
@@ -28,8 +28,8 @@ def at_a_time(most: int, shape: Sequence[int]) -> int:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a GPU, or the machine, has no memory left."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS_OF_A_CPU)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        words in str(error) for words in _WORDS_OF_A_CPU
     )
 
 
