@@ -72,15 +72,15 @@ def test_torchvision_and_user_factories(tmp_path: Path, monkeypatch: pytest.Monk
     ("factory", "arguments", "channels", "message"),
     [
         ("vgg16", {}, 3, r"unknown network 'vgg16'; did you mean 'vgg16_bn'"),
-        ("vgg16_bn", {"widht": 1}, 3, r"does not take these arguments \(widht=1.*'widht'"),
+        ("vgg16_bn", {"widht": 1}, 3, r"failed with these arguments \(widht=1.*'widht'"),
         ("vgg16_bn", {"width": 0}, 3, r"width: expected a multiplier above 0"),
         ("torchvision:resnet81", {}, 3, r"no classifier 'resnet81'; did you mean 'resnet18'"),
-        ("torchvision:resnet18", {"width": 0.25}, 3, r"does not take these arguments"),
+        ("torchvision:resnet18", {"width": 0.25}, 3, r"failed with these arguments"),
         ("torchvision:resnet18", {}, 1, r"images of 3 channels, the data have 1"),
         ("no_such_package:make", {}, 3, r"cannot import 'no_such_package'"),
         (":make", {}, 3, r"cannot import ''"),
         (".relative:make", {}, 3, r"cannot import '.relative'"),
-        ("vgg16_bn", {"width": 100_000}, 3, r"does not take these arguments \(width=100000.*memory"),
+        ("vgg16_bn", {"width": 100_000}, 3, r"failed with these arguments \(width=100000.*memory"),
         ("rlprune.models:resnet2O", {}, 3, r"has no function 'resnet2O'; did you mean 'resnet20'"),
     ],
 )

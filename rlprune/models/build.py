@@ -72,9 +72,8 @@ def build_model(factory: str, arguments: Mapping[str, Any], num_classes: int, in
     except Exception as error:  # whatever a factory of the user's raises
         shown = ", ".join(f"{name}={value!r}" for name, value in keywords.items())
         raise ModelError(
-            f"model.factory {factory!r} does not take these arguments ({shown}): "
-            f"{type(error).__name__}: {error}; "
-            "change model.arguments"
+            f"model.factory {factory!r} failed with these arguments ({shown}): "
+            f"{type(error).__name__}: {error}; change model.arguments, or the factory if it is yours"
         ) from error
     if not isinstance(model, nn.Module):
         raise ModelError(
