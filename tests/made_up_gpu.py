@@ -77,7 +77,7 @@ class _Factories(TorchDispatchMode):
     """What makes tensors from none."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        kwargs = {name: value for name, value in (kwargs or {}).items() if name != "pin_memory"}
         gpu = _names_gpu(kwargs.get("device")) or any(
             isinstance(x, OnGpu) for x in tree_leaves((args, kwargs))
         )
@@ -110,7 +110,6 @@ def _computed(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> An
     plain_args, plain_kwargs = tree_map(_inner, (args, dict(kwargs)))
     if _names_gpu(to):
         plain_kwargs["device"] = torch.device("cpu")
-    plain_kwargs.pop("pin_memory", None)
     found = func(*plain_args, **plain_kwargs)
     if func is aten.copy_.default:
         return args[0]
