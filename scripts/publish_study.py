@@ -259,7 +259,7 @@ def _short_heading(points: Sequence[Point]) -> str:
     runs = len({point.run for point in points})
     return (
         f"Equal MACs, equal fine-tuning, means over {runs} searches (seeds) with 95 % intervals; of the "
-        "other methods the best, L1 and random:"
+        "other methods the most accurate, L1 and random:"
     )
 
 
