@@ -2,7 +2,7 @@
 
     python scripts/search_tables.py
 
-The records are ``docs/search/cost.jsonl``; the tests compare the document with them.
+The records are in ``docs/search``; the tests compare the document with them.
 """
 
 import statistics
@@ -13,7 +13,8 @@ from records import Row, of_kind, parsed, read_rows, spread, where_from, with_pa
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "search.md"
-RECORDS = ROOT / "docs" / "search" / "cost.jsonl"
+RECORDS = {name: ROOT / "docs" / "search" / f"{name}.jsonl" for name in ("cost", "cost_cpu_build")}
+"""What was measured, by the part of the document that shows it."""
 MIB = 2**20
 
 
@@ -102,7 +103,9 @@ def cost_report(rows: list[Row]) -> str:
 
 def with_tables(text: str) -> str:
     """The document's text with the tables of the published records between their marks."""
-    return with_part(text, "cost", cost_report(read_rows(RECORDS)))
+    for name, path in RECORDS.items():
+        text = with_part(text, name, cost_report(read_rows(path)))
+    return text
 
 
 if __name__ == "__main__":
