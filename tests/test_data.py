@@ -5,6 +5,7 @@ import io
 import json
 import pickle
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from rlprune.data import (
     RawData,
     anchored,
     augment,
+    decoding,
     image_tensor,
     load_splits,
 )
@@ -646,3 +648,21 @@ def test_a_source_is_anchored_to_its_folder(tmp_path, monkeypatch):
         "cifar10",
         "module:factory",
     ]
+
+
+def test_images_are_refused_that_fit_into_memory_but_cannot_be_split_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tracemalloc.start()
+    try:
+        raw = RawData(random_split(2000, 0, 32), None, None, CLASSES, flip=False, crop_padding=0)
+        tracemalloc.reset_peak()
+        make_splits(raw, DataConfig())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    monkeypatch.setattr(decoding, "available_memory", lambda root: peak)
+    with pytest.raises(DataError, match=r"2,000 images of 32 x 32 pixels need .* take fewer"):
+        decoding.check_memory(2000, 32, 32, "take fewer")
+    monkeypatch.setattr(decoding, "available_memory", lambda root: 2 * peak)
+    decoding.check_memory(2000, 32, 32, "take fewer")

@@ -55,6 +55,7 @@ def test_the_host_waits_once_for_any_number_of_masks(with_gpu: dict[str, str]) -
     for found in fidelities.values():
         assert found["waits"] == 2 * [{"copy to the CPU": 1}]
         assert found["gpu"] == found["cpu"]
+        assert [len(accuracies) for accuracies in found["gpu"]] == [4, 32]
 
 
 @pytest.mark.ray
