@@ -132,21 +132,40 @@ def bare(line: str) -> str:
     return written((program, dict(sorted(options.items()))))
 
 
+def entries(options: dict[str, str], names: Iterable[str]) -> dict[str, list[str]]:
+    """The entries of some lists among a command's options, by the options' names."""
+    return {name: options[name].split(",") for name in names}
+
+
+def mergeable(one: dict[str, str], other: dict[str, str]) -> bool:
+    """Whether one command with the entries of both does what two do: options, the program's name apart.
+
+    It does where they differ in one list of :data:`JOINED`, or in several that one of the two has whole.
+    """
+    if one.keys() != other.keys():
+        return False
+    apart = [name for name in one if one[name] != other[name]]
+    if not JOINED.issuperset(apart):
+        return False
+    ours, theirs = entries(one, apart), entries(other, apart)
+    return len(apart) <= 1 or any(
+        all(set(less[name]) <= set(more[name]) for name in apart)
+        for less, more in ((ours, theirs), (theirs, ours))
+    )
+
+
 def joined(commands: Iterable[Command]) -> list[Command]:
-    """Commands; those that differ only in one list of :data:`JOINED` are made one with all entries."""
-    found: list[Command] = []
-    for program, options in commands:
+    """Commands; those of which one can do the work (see :func:`mergeable`) are made one."""
+    before, found = list(commands), list[Command]()
+    for program, options in before:
         for other, lists in found:
-            apart = [name for name in options if lists.get(name) != options[name]]
-            alike = other == program and lists.keys() == options.keys()
-            if alike and len(apart) <= 1 and JOINED.issuperset(apart):
-                for name in apart:
-                    entries = dict.fromkeys(f"{lists[name]},{options[name]}".split(","))
-                    lists[name] = ",".join(entries)
+            if other == program and mergeable(options, lists):
+                for name, more in entries(options, JOINED.intersection(options)).items():
+                    lists[name] = ",".join(dict.fromkeys([*lists[name].split(","), *more]))
                 break
         else:
             found.append((program, dict(options)))
-    return found
+    return found if len(found) == len(before) else joined(found)
 
 
 def told(lines: Iterable[str], keep: Collection[str] = ()) -> list[str]:

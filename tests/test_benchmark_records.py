@@ -32,7 +32,8 @@ def test_the_commands_of_a_benchmark_do_what_all_its_starts_have_done() -> None:
     ]
     assert commands("b.py --groups 3", "b.py --skip-agreement") == ["b.py"], "the second did all groups"
     apart = ["b.py --variants a,b --seeds 0", "b.py --variants a --seeds 1,2"]
-    assert commands(*apart, "b.py --variants b --seeds 1,2") == [apart[0], "b.py --variants a,b --seeds 1,2"]
+    assert commands(*apart, "b.py --variants c --seeds 1,2") == [apart[0], "b.py --variants a,c --seeds 1,2"]
+    assert commands(*apart, "b.py --variants b --seeds 1,2") == ["b.py --variants a,b --seeds 0,1,2"]
     assert commands("b.py --seeds 0 --epochs 1", "b.py --seeds 1 --epochs 3") == [
         "b.py --seeds 0 --epochs 1",
         "b.py --seeds 1 --epochs 3",
@@ -77,6 +78,25 @@ def test_the_commands_say_of_the_agreement_what_was_asked_where_it_was_not_skipp
     assert told(starts) == ["b.py --fidelities repair,raw --masks 8 --agreement-masks 24"]
     assert told(starts[:1]) == ["b.py --masks 8 --skip-agreement"]
     assert told(["b.py --groups 1", "b.py"], keep={"groups"}) == ["b.py --groups 1", "b.py"]
+
+
+def test_commands_are_one_only_where_one_does_what_they_did_together() -> None:
+    from records import told
+
+    first, second, third = (
+        "b.py --g x --epochs 1",
+        "b.py --epochs 1,3 --groups 3",
+        "b.py --epochs 1,3 --groups 6",
+    )
+    early = "b.py --epochs 1 --groups 3,6"
+    assert told([second, third]) == ["b.py --epochs 1,3 --groups 3,6"]
+    assert told([early, second, third]) == ["b.py --epochs 1,3 --groups 3,6"], (
+        "it holds what the early one did"
+    )
+    assert told([second, early]) == [second, early], "together they did not all that one with both lists does"
+    assert told([first, second]) == ["b.py --g x --epochs 1", "b.py --epochs 1,3"], (
+        "another option is another work"
+    )
 
 
 def test_the_commands_of_a_searchs_cost_name_the_kinds_that_have_left_records() -> None:
