@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
+import torch
 from torch import nn
 
 from rlprune.config import Config
@@ -28,7 +29,7 @@ from rlprune.search.ray_session import ray_session
 from rlprune.search.study_storage import with_storage_checked
 from rlprune.storage import is_url, local_path
 from rlprune.training.base import BaseModel, obtain_base, starting_network
-from rlprune.training.device import resolve_device
+from rlprune.training.device import given_device, resolve_device
 from rlprune.training.tensor_file import write_tensors
 from rlprune.workbench import Workbench
 
@@ -142,6 +143,10 @@ def checked(config: Config, verb: str) -> Config:
             "give each a share, for example --gpus-per-trial 0.25, or leave --device out"
         )
     check_env_runners(config, verb, resolve_device(config.device).type)
+    if (
+        verb == "search" and config.search.address == "local"
+    ):  # on a cluster each process finds out for itself
+        given_device(config.device, config.search.gpus_per_trial, torch.cuda.is_available())
     check_device(config, verb)
     if verb == "search":
         config = with_storage_checked(config)

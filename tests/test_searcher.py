@@ -42,6 +42,7 @@ from rlprune.search.trainable import Assignment
 from rlprune.training import device as devices
 from rlprune.training.device import given_device
 from rlprune.training.tensor_file import read_tensors
+from rlprune.whole_run import checked
 
 GRID = (0.5, 1.0, 2.0)
 
@@ -581,6 +582,17 @@ def test_a_gpu_that_torch_cannot_use_is_not_passed_over(
     assert given_device("cpu", 0.25, cuda_available=False) == "cpu"
     assert given_device("auto", 0.0, cuda_available=False) == "cpu"
     assert given_device("auto", 0.25, cuda_available=True) == "cuda"
+
+
+def test_a_search_on_one_machine_is_refused_at_once_where_torch_cannot_use_the_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "_NVIDIA", (tmp_path,))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="newer driver"):
+        checked(search_config((1.0,), 1, gpus_per_trial=0.25), "search")
+    checked(search_config((1.0,), 1), "search")
+    checked(search_config((1.0,), 1, gpus_per_trial=0.25, address="auto"), "search")
 
 
 def test_progress_says_enough_and_not_too_much() -> None:

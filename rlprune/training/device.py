@@ -37,21 +37,21 @@ def resolve_device(name: str) -> torch.device:
 
 
 def given_device(device: str, gpus: float, cuda_available: bool) -> str:
-    """The device of a process that Ray has started: a GPU only if it was given one and torch can use it.
+    """The device of a process that Ray starts: a GPU only if it is given one and torch can use it.
 
     Ray names its GPUs in ``CUDA_VISIBLE_DEVICES``, so that its own GPU is always ``cuda``. GPUs that Ray only
     counts, on machines without any, are computed for on the CPU.
 
     Raises:
-        ConfigError: It was given a share of a GPU that is there, and torch cannot use it.
+        ConfigError: It is given a share of a GPU that is there, and torch cannot use it.
     """
     if device == "cpu" or gpus == 0:
         return "cpu"
     if not cuda_available and any(path.exists() for path in _NVIDIA):
         raise ConfigError(
-            "device: Ray gave this process a share of a GPU and an NVIDIA driver is there, but torch, built "
-            f"for CUDA {torch.version.cuda}, cannot use it; most often the driver is too old: use a newer "
-            "driver or machine image, or device: cpu"
+            "device: a share of a GPU was asked for and an NVIDIA driver is there, but torch, built for CUDA "
+            f"{torch.version.cuda}, cannot use it; most often the driver is too old: use a newer driver or "
+            "machine image, or device: cpu"
         )
     return "cuda" if cuda_available else "cpu"
 
