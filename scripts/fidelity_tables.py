@@ -134,7 +134,7 @@ def rank_lines(rows: list[Row], epochs: float) -> list[str]:
 
 
 def kind_lines(rows: list[Row]) -> list[str]:
-    """Mean drop on val by keep ratio and kind of mask, over the groups where every kind has been tuned."""
+    """Mean drop on val by keep ratio and kind of mask, over groups with a mask of each kind shown."""
     drops = {(*key_of(row), 0.0): row["repaired"] for row in of_kind(rows, "mask")}
     drops |= {(*key_of(row), row["epochs"]): row["drop"] for row in of_kind(rows, "tuned")}
     groups, kinds, ratios, epochs = (list(dict.fromkeys(values)) for values in zip(*drops, strict=True))
@@ -143,11 +143,13 @@ def kind_lines(rows: list[Row]) -> list[str]:
         "|---|---|---|" + "---|" * len(kinds),
     ]
     for ratio, count in itertools.product(sorted(ratios), sorted(epochs)):
-        every = [[drops.get((group, kind, ratio, count)) for kind in kinds] for group in groups]
+        some = [kind for kind in kinds if any((group, kind, ratio, count) in drops for group in groups)]
+        every = [[drops.get((group, kind, ratio, count)) for kind in some] for group in groups]
         whole = np.array([line for line in every if None not in line], dtype=float)
-        if len(whole):
-            means = " | ".join(f"{mean:.2f}" for mean in whole.mean(0))
-            lines.append(f"| {ratio:g} | {count:g} | {len(whole)} | {means} |")
+        if len(whole) and some:
+            means = dict(zip(some, whole.mean(0), strict=True))
+            cells = " | ".join(f"{means[kind]:.2f}" if kind in means else "" for kind in kinds)
+            lines.append(f"| {ratio:g} | {count:g} | {len(whole)} | {cells} |")
     return lines
 
 
@@ -162,18 +164,17 @@ def group_lines(rows: list[Row], epochs: float) -> list[str]:
         cells = [[drops.get((group, kind, ratio)) for kind in kinds] for ratio in ratios]
         shown = [" / ".join("" if drop is None else f"{drop:.2f}" for drop in cell) for cell in cells]
         lines.append(f"| {group} | {' | '.join(shown)} |")
-    others = [kind for kind in kinds if kind != "agent"]
-    pairs = [(group, ratio) for group, kind, ratio in drops if kind == "agent"]
-    whole = [pair for pair in pairs if all((pair[0], kind, pair[1]) in drops for kind in others)]
-    if whole:
-        ahead = []
-        for other in others:
-            gains = [drops[group, other, ratio] - drops[group, "agent", ratio] for group, ratio in whole]
-            ahead.append(f"{other} {mean_and_error(np.array(gains))}")
-        lines += [
-            "",
-            f"The agent's masks are ahead, mean of {len(whole)} ± standard error: {', '.join(ahead)}.",
+    ahead = []
+    for other in (kind for kind in kinds if kind != "agent"):
+        gains = [
+            drops[group, other, ratio] - drop
+            for (group, kind, ratio), drop in drops.items()
+            if kind == "agent" and (group, other, ratio) in drops
         ]
+        if gains:
+            ahead.append(f"{other} {mean_and_error(np.array(gains))} ({len(gains)})")
+    if ahead:
+        lines += ["", f"The agent's masks are ahead, mean ± standard error (masks): {', '.join(ahead)}."]
     return lines
 
 

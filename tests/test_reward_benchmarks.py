@@ -71,26 +71,37 @@ def test_kinds_are_compared_on_the_groups_that_have_them_all() -> None:
     rows.append({"kind": "tuned", "group": "a", "mask": "agent", "ratio": 0.5, "epochs": 1.0, "drop": 0.5})
     rows.append({"kind": "tuned", "group": "b", "mask": "l1", "ratio": 0.5, "epochs": 1.0, "drop": 9.0})
     assert kind_lines(rows)[2:] == ["| 0.5 | 0 | 2 | 4.00 | 1.50 |", "| 0.5 | 1 | 1 | 1.00 | 0.50 |"]
+    rows += [{"kind": "mask", "group": g, "mask": "taylor", "ratio": 0.5, "repaired": 2.0} for g in "ab"]
+    assert kind_lines(rows)[2:] == [
+        "| 0.5 | 0 | 2 | 4.00 | 1.50 | 2.00 |",
+        "| 0.5 | 1 | 1 | 1.00 | 0.50 |  |",
+    ], "a kind that none has been tuned of takes no groups from the others"
 
 
 def test_what_the_agents_masks_are_ahead_by_hand() -> None:
     from fidelity_tables import group_lines
 
-    drops = (("a", 0.5, 3.0, 1.0), ("b", 0.5, 5.0, 2.0), ("b", 0.3, 7.0, 3.0), ("c", 0.3, 9.0, None))
+    drops = (
+        ("a", 0.5, 3.0, None, 1.0),
+        ("b", 0.5, 5.0, 2.5, 2.0),
+        ("b", 0.3, 7.0, 4.0, 3.0),
+        ("c", 0.3, 9.0, None, None),
+    )
     rows: list[dict[str, Any]] = [
         {"kind": "tuned", "group": group, "mask": kind, "ratio": ratio, "epochs": 1.0, "drop": drop}
-        for group, ratio, *both in drops
-        for kind, drop in zip(("l1", "agent"), both, strict=True)
+        for group, ratio, *several in drops
+        for kind, drop in zip(("l1", "random", "agent"), several, strict=True)
         if drop is not None
     ]
     assert group_lines(rows, 1.0) == [
-        "| group | keep 0.3: l1 / agent | keep 0.5: l1 / agent |",
+        "| group | keep 0.3: l1 / agent / random | keep 0.5: l1 / agent / random |",
         "|---|---|---|",
-        "| a |  /  | 3.00 / 1.00 |",
-        "| b | 7.00 / 3.00 | 5.00 / 2.00 |",
-        "| c | 9.00 /  |  /  |",
+        "| a |  /  /  | 3.00 / 1.00 /  |",
+        "| b | 7.00 / 3.00 / 4.00 | 5.00 / 2.00 / 2.50 |",
+        "| c | 9.00 /  /  |  /  /  |",
         "",
-        "The agent's masks are ahead, mean of 3 ± standard error: l1 +3.00 ± 0.58.",
+        "The agent's masks are ahead, mean ± standard error (masks): l1 +3.00 ± 0.58 (3), "
+        "random +0.75 ± 0.25 (2).",
     ]
 
 
