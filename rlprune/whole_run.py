@@ -143,9 +143,8 @@ def checked(config: Config, verb: str) -> Config:
             "give each a share, for example --gpus-per-trial 0.25, or leave --device out"
         )
     check_env_runners(config, verb, resolve_device(config.device).type)
-    if (
-        verb == "search" and config.search.address == "local"
-    ):  # on a cluster each process finds out for itself
+    if verb == "search" and config.search.address == "local":
+        # asked here to be refused before anything is spent; on a cluster each process finds out for itself
         given_device(config.device, config.search.gpus_per_trial, torch.cuda.is_available())
     check_device(config, verb)
     if verb == "search":

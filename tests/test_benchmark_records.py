@@ -83,20 +83,13 @@ def test_the_commands_say_of_the_agreement_what_was_asked_where_it_was_not_skipp
 def test_commands_are_one_only_where_one_does_what_they_did_together() -> None:
     from records import told
 
-    first, second, third = (
-        "b.py --g x --epochs 1",
-        "b.py --epochs 1,3 --groups 3",
-        "b.py --epochs 1,3 --groups 6",
-    )
-    early = "b.py --epochs 1 --groups 3,6"
-    assert told([second, third]) == ["b.py --epochs 1,3 --groups 3,6"]
-    assert told([early, second, third]) == ["b.py --epochs 1,3 --groups 3,6"], (
-        "it holds what the early one did"
-    )
-    assert told([second, early]) == [second, early], "together they did not all that one with both lists does"
-    assert told([first, second]) == ["b.py --g x --epochs 1", "b.py --epochs 1,3"], (
-        "another option is another work"
-    )
+    early, other = "b.py --epochs 1 --groups 3,6", "b.py --g x --epochs 1"
+    first, second = "b.py --epochs 1,3 --groups 3", "b.py --epochs 1,3 --groups 6"
+    both = "b.py --epochs 1,3 --groups 3,6"
+    assert told([first, second]) == [both]
+    assert told([early, first, second]) == [both], "it holds what the early one did"
+    assert told([first, early]) == [first, early], "they did less than one with both lists does"
+    assert told([other, first]) == [other, "b.py --epochs 1,3"], "another option is another work"
 
 
 def test_the_commands_of_a_searchs_cost_name_the_kinds_that_have_left_records() -> None:
