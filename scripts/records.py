@@ -140,17 +140,20 @@ def entries(options: dict[str, str], names: Iterable[str]) -> dict[str, list[str
 def mergeable(one: dict[str, str], other: dict[str, str]) -> bool:
     """Whether one command with the entries of both does what two do: options, the program's name apart.
 
-    It does where they differ in one list of :data:`JOINED`, or in several that one of the two has whole.
+    It does where they differ in one list of :data:`JOINED`, or in several that one of the two has whole. The
+    order in a list does not count.
     """
     if one.keys() != other.keys():
         return False
     apart = [name for name in one if one[name] != other[name]]
     if not JOINED.issuperset(apart):
         return False
-    ours, theirs = entries(one, apart), entries(other, apart)
+    lists = [
+        {name: set(texts) for name, texts in entries(options, apart).items()} for options in (one, other)
+    ]
+    apart = [name for name in apart if lists[0][name] != lists[1][name]]
     return len(apart) <= 1 or any(
-        all(set(less[name]) <= set(more[name]) for name in apart)
-        for less, more in ((ours, theirs), (theirs, ours))
+        all(less[name] <= more[name] for name in apart) for less, more in (lists, reversed(lists))
     )
 
 

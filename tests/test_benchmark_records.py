@@ -89,6 +89,8 @@ def test_commands_are_one_only_where_one_does_what_they_did_together() -> None:
     assert told([first, second]) == [both]
     assert told([early, first, second]) == [both], "it holds what the early one did"
     assert told([first, early]) == [first, early], "they did less than one with both lists does"
+    turned = "b.py --epochs 3,1 --groups 3,4"
+    assert told(["b.py --epochs 1,3 --groups 1,2", turned]) == ["b.py --epochs 1,3 --groups 1,2,3,4"]
     assert told([other, first]) == [other, "b.py --epochs 1,3"], "another option is another work"
 
 
