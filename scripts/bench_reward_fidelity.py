@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from bench_network import Subject, add_network_options, load_subject, provenance
+from bench_network import LOW_NAME, Subject, add_network_options, load_subject, provenance
 from fidelity_tables import AGENTS, fidelity_report, key_of
 from records import Records, Row, read_rows
 
@@ -103,7 +103,7 @@ class Recorder:
         self._subject, self._records = subject, records
         self._bench = Workbench(subject.config, subject.splits)
         self._base = accuracy(self._bench.correct_val(subject.model))
-        records.begin(**provenance(), base=self._base)
+        records.begin(**provenance(), precision=LOW_NAME, base=self._base)
 
     def run(self, kinds: list[str], ratios: list[float], epochs: list[float]) -> None:
         """Fine-tunes every group's masks at one ratio for so many epochs, then at the next ratio."""

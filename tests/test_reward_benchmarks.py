@@ -160,7 +160,7 @@ def test_repair_is_compared_for_groups_that_one_convolution_reads(capsys: pytest
 def test_the_fidelity_benchmark_goes_on_with_what_is_missing(
     digits_splits: DataSplits, tiny_base: Path, tmp_path: Path, local_ray: None
 ) -> None:
-    from bench_network import Subject
+    from bench_network import LOW_NAME, Subject
     from bench_reward_fidelity import Recorder
     from fidelity_tables import fidelity_report
     from records import Records
@@ -185,3 +185,7 @@ def test_the_fidelity_benchmark_goes_on_with_what_is_missing(
     report = fidelity_report(again)
     assert "Against the drop on val after 0.05 epochs: 4 masks of 2 groups" in report
     assert "| fixed | 2 |" in report
+    text = out.read_text(encoding="utf-8")
+    out.write_text(text.replace(f'"precision": "{LOW_NAME}"', '"precision": "fp16"'), encoding="utf-8")
+    with pytest.raises(SystemExit, match="records of\n  precision fp16\nnot of\n  precision "):
+        Recorder(subject, Records(out))
