@@ -10,6 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from fidelity_tables import fidelity_report
+from lever_tables import CLOCKS, lever_report, order_report
 from records import Row, of_kind, read_rows, spread, where_from, with_part
 
 from rlprune.config import AgentConfig, PruningConfig
@@ -17,10 +18,6 @@ from rlprune.config import AgentConfig, PruningConfig
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "reward.md"
 RECORDS = ROOT / "docs" / "reward"
-CLOCKS = {
-    "wall": "wall time",
-    "cpu": "CPU seconds summed over the threads, because the machine was shared",
-}
 
 MASKS_A_GROUP = AgentConfig().iterations * AgentConfig().masks
 """Masks that an agent judges with the default settings; the set-up of a group is shared among them."""
@@ -228,28 +225,6 @@ def convolution_report(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def order_report(rows: list[Row]) -> str:
-    """Everything that one file of records of ``bench_group_order.py`` says, as Markdown."""
-    runs, found = of_kind(rows, "run"), of_kind(rows, "order")
-    sums: dict[str, dict[int, float]] = defaultdict(lambda: defaultdict(float))
-    for row in found:
-        for state, taken in row["times"].items():
-            sums[state][row["repeat"]] += taken
-    run, groups = runs[0], len({row["group"] for row in found})
-    lines = [
-        f"{where_from(runs)}; `{run['fidelity']}`, {run['precision']}, {run['images']} images, "
-        f"{run['masks']} masks a group, {len(sums['none'])} interleaved repeats: median [least, greatest]; "
-        f"{CLOCKS[run['clock']]}.",
-        "",
-        f"| other groups with half of their filters | a mask in each of {groups} groups, s | times as fast |",
-        "|---|---|---|",
-    ]
-    for state, totals in sums.items():
-        gains = [sums["none"][repeat] / total for repeat, total in totals.items()]
-        lines.append(f"| {state} | {spread(list(totals.values()))} | {spread(gains)} |")
-    return "\n".join(lines)
-
-
 def training_report(rows: list[Row]) -> str:
     """Everything that one file of records of ``bench_training.py`` says, as Markdown."""
     runs, found = of_kind(rows, "run"), of_kind(rows, "training")
@@ -272,6 +247,7 @@ def training_report(rows: list[Row]) -> str:
 REPORTS = {
     "training": training_report,
     "order": order_report,
+    "levers": lever_report,
     "convolutions": convolution_report,
     "agent": agent_report,
     "engine": engine_report,

@@ -156,6 +156,71 @@ def test_repair_is_compared_for_groups_that_one_convolution_reads(capsys: pytest
         measurable(dataclasses.replace(subject, groups=groups[-1:]))
 
 
+def test_each_lever_is_timed_on_top_of_those_before(digits_splits: DataSplits) -> None:
+    from bench_levers import FOLDED, KEPT, LAST, PLAIN, PRECISIONS, PREFIX, step_times
+    from bench_network import Subject, random_masks
+
+    model, example = (
+        tiny_network.build(num_classes=10).eval(),
+        torch.zeros(1, *digits_splits.info.image_shape),
+    )
+    group = find_groups(model, example)[0]
+    subject = Subject(load_config(None, []), digits_splits.sealed(), model, [group], example)
+    before = {name: values.clone() for name, values in model.state_dict().items()}
+    times = step_times(subject, group, random_masks(group, 2, seed=0), 32, "cpu")
+    assert list(times) == [PLAIN, LAST, FOLDED, PREFIX, KEPT, *PRECISIONS]
+    assert all(taken > 0 for taken in times.values())
+    assert all(torch.equal(values, before[name]) for name, values in model.state_dict().items())
+
+
+def test_masks_that_are_asked_for_again_are_counted_until_images_are_drawn_anew() -> None:
+    from bench_levers import CountingTask
+
+    class Task:
+        n_filters, context = 2, None
+
+        def redraw(self, rng: np.random.Generator) -> None:
+            pass
+
+        def rewards(self, masks: np.ndarray) -> np.ndarray:
+            return masks.sum(1).astype(float)
+
+    task, rng = CountingTask(Task()), np.random.default_rng(0)  # type: ignore[arg-type]
+    masks = np.array([[True, False], [True, True], [True, False]])
+    assert task.rewards(masks).tolist() == [1, 2, 1]
+    assert (task.asked, task.new) == (3, 2)
+    task.rewards(masks[:1])
+    assert (task.asked, task.new) == (4, 2)
+    task.redraw(rng)
+    task.rewards(masks[1:])
+    assert (task.asked, task.new) == (6, 4)
+
+
+def test_the_table_of_levers_compares_each_step_with_the_one_above_and_with_the_plain_way() -> None:
+    from lever_tables import lever_report
+
+    run = {
+        "kind": "run",
+        "command": "python scripts/bench_levers.py",
+        "machine": "a CPU",
+        "revision": "0" * 40,
+    }
+    rows = [{**run, "images": 10, "masks": 2, "clock": "cpu"}]
+    for repeat, slow in enumerate((1.0, 3.0)):
+        for group in ("a", "b"):
+            times = {"plain fp32": 4 * slow, "folded": 2.0, "kept": 0.5}
+            rows.append({"kind": "levers", "repeat": repeat, "group": group, "times": times})
+    rows.append({"kind": "equal", "group": "a", "filters": 4, "asked": 20, "new": 15, "iterations": 2})
+    rows.append({"kind": "equal", "group": "b", "filters": 8, "asked": 20, "new": 20, "iterations": 2})
+    report = lever_report(rows)
+    assert "a mask in each of 2 groups" in report
+    assert "2 interleaved repeats" in report
+    assert "| folded | 4.00 [4.00, 4.00] | 4.00 [2.00, 6.00] | 4.00 [2.00, 6.00] |" in report
+    assert "| kept | 1.00 [1.00, 1.00] | 4.00 [4.00, 4.00] | 16.00 [8.00, 24.00] |" in report
+    assert "5 of the 40 that 2 agents, one a group, ask for in 2 iterations (12.5 %)" in report
+    assert "most in `a` with its 4 filters (25 %)" in report
+
+
 @pytest.mark.ray
 def test_the_fidelity_benchmark_goes_on_with_what_is_missing(
     digits_splits: DataSplits, tiny_base: Path, tmp_path: Path, local_ray: None
