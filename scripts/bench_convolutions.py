@@ -31,7 +31,7 @@ def ways(layer: nn.Conv2d, inputs: torch.Tensor) -> dict[str, Callable[[], torch
     floats = inputs.to(LOW).contiguous(memory_format=torch.channels_last)
     places = ([1, 1], [1, 1], [1, 1], 1)
     packed = torch._C._nn.mkldnn_reorder_conv2d_weight(low.weight.to_mkldnn(), *places)
-    form = ByteFormat(torch.ones(layer.in_channels), 1.0, True)
+    form = ByteFormat(torch.ones(layer.in_channels), step_out=1.0, relu=True, dtype=LOW)
     in_bytes = ByteWeights(layer, layer.weight.detach(), layer.bias, form)
     given = (255 * inputs).to(torch.uint8).contiguous(memory_format=torch.channels_last)
     fused = torch.ops.mkldnn._convolution_pointwise

@@ -14,6 +14,7 @@ from torch import nn
 
 from rlprune.config_loading import load_config
 from rlprune.data import DataSplits
+from rlprune.pruning.byte_layers import runs_bytes
 from rlprune.pruning.groups import Member, find_groups
 
 ROOT = Path(__file__).parents[1]
@@ -140,6 +141,22 @@ def test_ways_to_be_timed_are_known_and_have_the_one_that_all_are_compared_with(
     for ways in ("engine raw int8", "plain fp32,engine raw int4"):
         with pytest.raises(SystemExit, match="expected 'plain fp32' and some of"):
             check_ways(ways)
+
+
+@pytest.mark.skipif(not runs_bytes(torch.device("cpu")), reason="this CPU multiplies no bytes (AVX2)")
+def test_a_convolution_is_timed_in_three_ways_on_the_same_images() -> None:
+    from bench_convolutions import ways
+    from bench_network import LOW, LOW_NAME
+
+    torch.manual_seed(0)
+    layer, images = nn.Conv2d(16, 8, 3, padding=1), torch.rand(4, 16, 8, 8)
+    with torch.inference_mode():
+        found = {name: run() for name, run in ways(layer, images).items()}
+    assert list(found) == [LOW_NAME, f"{LOW_NAME}, fused", "bytes"]
+    assert all(outputs.shape == (4, 8, 8, 8) for outputs in found.values())
+    assert found["bytes"].dtype == torch.uint8
+    assert found[LOW_NAME].dtype == LOW
+    torch.testing.assert_close(found[f"{LOW_NAME}, fused"].to_dense(), found[LOW_NAME], atol=0.02, rtol=0.02)
 
 
 def test_repair_is_compared_for_groups_that_one_convolution_reads(capsys: pytest.CaptureFixture[str]) -> None:
