@@ -21,7 +21,8 @@ from rlprune.training.device import resolve_precision
 
 LOW = resolve_precision("auto", torch.device("cpu"))
 """What `precision: auto` computes in on this machine: bf16 where the processor has it, else fp32."""
-LOW_NAME = {torch.float32: "fp32", torch.bfloat16: "bf16"}[LOW]
+PRECISION_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+LOW_NAME = PRECISION_NAMES[LOW]
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 

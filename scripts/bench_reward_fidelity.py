@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from bench_network import LOW_NAME, Subject, add_network_options, load_subject, provenance
+from bench_network import PRECISION_NAMES, Subject, add_network_options, load_subject, provenance
 from fidelity_tables import AGENTS, fidelity_report, key_of
 from records import Records, Row, read_rows
 
@@ -31,6 +31,7 @@ from rlprune.group_objective import objective_alone
 from rlprune.pruning.groups import FilterGroup
 from rlprune.pruning.importance import FilterStatistics, filter_statistics, importance_scores
 from rlprune.rl.agent import AgentOutcome
+from rlprune.training.device import resolve_precision
 from rlprune.training.evaluate import accuracy
 from rlprune.workbench import Workbench
 
@@ -103,7 +104,8 @@ class Recorder:
         self._subject, self._records = subject, records
         self._bench = Workbench(subject.config, subject.splits)
         self._base = accuracy(self._bench.correct_val(subject.model))
-        records.begin(**provenance(), precision=LOW_NAME, base=self._base)
+        precision = PRECISION_NAMES[resolve_precision(subject.config.precision, self._bench.device)]
+        records.begin(**provenance(), precision=precision, base=self._base)
 
     def run(self, kinds: list[str], ratios: list[float], epochs: list[float]) -> None:
         """Fine-tunes every group's masks at one ratio for so many epochs, then at the next ratio."""

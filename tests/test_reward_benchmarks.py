@@ -242,7 +242,7 @@ def test_the_table_of_levers_compares_each_step_with_the_one_above_and_with_the_
 def test_the_fidelity_benchmark_goes_on_with_what_is_missing(
     digits_splits: DataSplits, tiny_base: Path, tmp_path: Path, local_ray: None
 ) -> None:
-    from bench_network import LOW_NAME, Subject
+    from bench_network import Subject
     from bench_reward_fidelity import Recorder
     from fidelity_tables import fidelity_report
     from records import Records
@@ -268,6 +268,7 @@ def test_the_fidelity_benchmark_goes_on_with_what_is_missing(
     assert "Against the drop on val after 0.05 epochs: 4 masks of 2 groups" in report
     assert "| fixed | 2 |" in report
     text = out.read_text(encoding="utf-8")
-    out.write_text(text.replace(f'"precision": "{LOW_NAME}"', '"precision": "fp16"'), encoding="utf-8")
-    with pytest.raises(SystemExit, match="records of\n  precision fp16\nnot of\n  precision "):
+    assert text.count('"precision": "fp32"') == 2, "that of the settings, not of the machine"
+    out.write_text(text.replace('"precision": "fp32"', '"precision": "bf16"'), encoding="utf-8")
+    with pytest.raises(SystemExit, match="records of\n  precision bf16\nnot of\n  precision fp32"):
         Recorder(subject, Records(out))
