@@ -1,5 +1,7 @@
-"""How much main memory can be had, where control groups may leave less than the machine has."""
+"""Main memory: how much of it can be had, in a container too, and giving back what is free."""
 
+import ctypes
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,17 @@ def available_memory(root: Path) -> int:
         root: The folder that holds ``proc`` and ``sys``.
     """
     return min([_machine_available(root), *_left_by_limits(root)])
+
+
+def give_back_freed_memory() -> None:
+    """Hands freed memory that the C library keeps for later back to the machine; takes milliseconds.
+
+    glibc keeps freed blocks of less than 32 MiB where something later is still in use behind them: after a
+    group of VGG-16 a third of a gigabyte. Where the C library has no ``malloc_trim`` nothing is done.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def _machine_available(root: Path) -> int:

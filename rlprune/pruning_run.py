@@ -27,6 +27,7 @@ from rlprune.data import DataSplits
 from rlprune.errors import CheckpointError
 from rlprune.group_agent import agent_record, env_runners, group_agent
 from rlprune.group_objective import GroupObjectives
+from rlprune.main_memory import give_back_freed_memory
 from rlprune.models.build import is_in_memory
 from rlprune.pruning.groups import FilterGroup
 from rlprune.pruning.latency_table import LatencyTable
@@ -120,6 +121,7 @@ class PruningRun:
                 on_part({"step": name, "seconds": time.perf_counter() - began, **inside})
 
         report = self._finish(part, tell) if last else self._prune_group(name, part, tell)
+        give_back_freed_memory()
         seconds, undone = time.perf_counter() - began, self._bench.undone - undone
         self._reports.append(dataclasses.replace(report, seconds=seconds, fine_tunings_undone=undone))
         return self._reports[-1]

@@ -12,6 +12,7 @@ from torch import nn
 from rlprune.config import Config
 from rlprune.data import DataSplits, ImageSplit, Preprocess, image_tensor, reward_inputs
 from rlprune.errors import ConfigError, ModelError
+from rlprune.main_memory import give_back_freed_memory
 from rlprune.pruning.cost import Cost, count_cost
 from rlprune.pruning.groups import FilterGroup, find_groups, no_group, read_groups
 from rlprune.pruning.memory import at_a_time
@@ -180,6 +181,7 @@ class Workbench:
             label_smoothing=settings.label_smoothing,
             warmup_share=0.0,
         )
+        give_back_freed_memory()  # what was freed before is too scattered for the values of a batch
         try:
             fit(
                 model,

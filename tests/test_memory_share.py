@@ -1,5 +1,8 @@
 """How much memory a trial may take: its share of a GPU, of a machine and of a container."""
 
+import ctypes
+import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,7 +10,7 @@ import pytest
 import torch
 
 from rlprune.errors import PruningError
-from rlprune.main_memory import available_memory
+from rlprune.main_memory import available_memory, give_back_freed_memory
 from rlprune.pruning import memory_share
 from rlprune.pruning.memory import retried
 from rlprune.pruning.memory_share import allocator_share, claim_share, free_memory
@@ -156,3 +159,22 @@ def test_memory_that_runs_out_in_the_smallest_block_is_named_and_other_errors_st
         retried(lambda: torch.empty(2**60, dtype=torch.uint8), lambda: False)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         retried(lambda: torch.ones(2, 3) @ torch.ones(2, 3), lambda: True)
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="needs glibc"
+)
+def test_freed_memory_below_something_in_use_goes_back_to_the_machine() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    size = 64 * 1024  # small enough to be taken from the heap, which only shrinks from its end
+    blocks = [torch.ones(size // 4) for _ in range(4096)]
+    last = blocks[-1]
+    before = resident()
+    del blocks
+    freed = 4095 * size
+    assert resident() > before - freed // 4, "the C library has given it back by itself: nothing is tested"
+    give_back_freed_memory()
+    assert resident() < before - freed // 2
+    assert last.sum() == size // 4
