@@ -5,6 +5,7 @@ What the verbs do is in :mod:`rlprune.verbs`.
 
 import argparse
 import logging
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -31,6 +32,9 @@ from rlprune.verbs.whole_run import INTERRUPTED
 
 BAD_INPUT = 2
 """Exit code where the settings, the data or the network cannot work."""
+
+BROKEN_PIPE = 141
+"""Exit code where nobody reads the output any more (``| head``), as of a program that SIGPIPE has ended."""
 
 VERBS = (
     *(search, prune, base, resume, report, compare, inspect),
@@ -67,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a verb.
 
     Returns:
-        0; 2 for bad input, with what to do on stderr; 3 if a trial failed; 130 if it was interrupted.
+        0; 2 for bad input, with what to do on stderr; 3 if a trial failed; 130 if it was interrupted; 141 if
+        nobody reads its output any more.
     """
     given = sys.argv[1:] if arguments is None else arguments
     parsed = build_parser().parse_args(with_negative_values(given))
@@ -76,11 +81,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed.overrides = overrides_of(parsed)
     try:
         code: int = parsed.run_verb(parsed)
+        sys.stdout.flush()
         return code
     except RlpruneError as error:
         for line in str(error).splitlines():
             print(f"rlprune: {line}", file=sys.stderr)
         return BAD_INPUT
+    except BrokenPipeError:
+        if not _output_is_broken():
+            raise
+        return BROKEN_PIPE
     except OSError as error:
         if error.filename is None:
             raise
@@ -89,3 +99,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("rlprune: interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _output_is_broken() -> bool:
+    """Whether nobody reads stdout; it leads nowhere then, or the interpreter would fail on it at its end."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False

@@ -1,5 +1,6 @@
 """The command line: its verbs, what it says of bad input, and what an interrupt leaves behind."""
 
+import argparse
 import ast
 import csv
 import json
@@ -37,7 +38,7 @@ from rlprune.results.record import TrialRecord
 from rlprune.search.interrupt import exclusive
 from rlprune.storage import RemoteFolder
 from rlprune.training.base import BaseModel
-from rlprune.verbs import prune, resume
+from rlprune.verbs import prune, resume, settings
 from rlprune.verbs.whole_run import INTERRUPTED
 
 ROOT = Path(__file__).parents[1]
@@ -796,3 +797,23 @@ def test_the_job_of_a_verb_gets_sealed_splits(
     command = ["prune", "--config", str(config), "--base", str(tiny_base), "--storage-path", str(tmp_path)]
     assert main(command) == INTERRUPTED
     assert [splits.test for splits in given] == [None]
+
+
+@pytest.mark.parametrize("words", [["completion", "zsh"], ["settings"]])
+def test_a_reader_who_leaves_ends_a_verb_without_a_traceback(words: list[str]) -> None:
+    command = [sys.executable, "-m", "rlprune", *words]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=60) == 141
+
+
+def test_a_pipe_that_breaks_elsewhere_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(arguments: argparse.Namespace) -> int:
+        raise BrokenPipeError("a socket")
+
+    monkeypatch.setattr(settings, "settings", breaks)
+    with pytest.raises(BrokenPipeError, match="a socket"):
+        main(["settings"])

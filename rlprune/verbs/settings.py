@@ -1,7 +1,6 @@
 """``rlprune settings``: every setting, its default and its help."""
 
 import argparse
-from contextlib import suppress
 
 from rlprune.config_loading import field_help
 from rlprune.verbs.options import Subparsers
@@ -20,6 +19,5 @@ def settings(arguments: argparse.Namespace) -> int:
     """Prints them."""
     for entry in field_help():
         choices = f" [{' | '.join(entry.choices)}]" if entry.choices else ""
-        with suppress(BrokenPipeError):
-            print(f"{entry.name} = {entry.default!r}{choices}\n    {entry.help}")
+        print(f"{entry.name} = {entry.default!r}{choices}\n    {entry.help}")
     return 0
