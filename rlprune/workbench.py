@@ -131,6 +131,7 @@ class Workbench:
     def reward_engine(self, model: nn.Module, group: FilterGroup, calibration: torch.Tensor) -> RewardEngine:
         """The engine for one group of a network, on the images that rewards are computed on."""
         pruning = self._config.pruning
+        give_back_freed_memory()
         inputs, labels, prepare = reward_inputs(self.reward_split, self.splits.info, self.device)
         return RewardEngine(
             model,

@@ -385,7 +385,7 @@ def test_repair_is_the_least_squares_solution(kind, mask):
     gram.add(inputs)
     mask = np.array(mask, dtype=bool)
     repair = Repairer(layer, Member("layer", "consumer", positions), gram.moments(ridge=0.0)).solve(mask)
-    rows = gram._rows_of(inputs).double()
+    rows = torch.cat(list(gram._rows_of(inputs))).double()
     kept = np.repeat(mask, rows.shape[1] // 6)
     target = rows @ layer.weight.detach().double().reshape(4, -1).T
     if layer.bias is not None:
@@ -396,6 +396,30 @@ def test_repair_is_the_least_squares_solution(kind, mask):
         repair.weight.detach().reshape(4, -1).double(), solution[:-1].T, atol=2e-3, rtol=2e-3
     )
     torch.testing.assert_close(repair.bias.detach().double(), solution[-1], atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["conv", "pixels"])
+def test_patches_that_come_a_few_at_a_time_are_the_same(kind, monkeypatch):
+    torch.manual_seed(0)
+    inputs = torch.rand(40, 6, 5, 5)
+    layer: nn.Conv2d | nn.Linear = nn.Conv2d(6, 4, 3)
+    if kind == "pixels":
+        layer, inputs = nn.Linear(6, 4), inputs.movedim(1, -1)
+
+    def moments_and_parts():
+        gram = Gram(layer, 100, 0)  # not every position is taken: the same ones in all images
+        before, parts = inputs.clone(), len(list(Gram(layer, 100, 0)._rows_of(inputs)))
+        gram.add(inputs)
+        assert torch.equal(inputs, before)
+        return gram.moments(ridge=0.0), parts
+
+    whole, parts = moments_and_parts()
+    assert parts == 1
+    monkeypatch.setattr("rlprune.pruning.repair.PATCH_BYTES", 1)
+    single, parts = moments_and_parts()
+    assert parts == 40
+    torch.testing.assert_close(single.mean, whole.mean)
+    torch.testing.assert_close(single.covariance, whole.covariance)
 
 
 def few_samples(layer: nn.Conv2d) -> Gram:
@@ -444,7 +468,7 @@ def test_patches_are_those_that_the_convolution_reads(settings):
     torch.manual_seed(0)
     layer = nn.Conv2d(3, 5, (3, 2), **settings)
     inputs = torch.randn(4, 3, 9, 8)
-    rows = Gram(layer, 1, 0)._rows_of(inputs)
+    rows = torch.cat(list(Gram(layer, 1, 0)._rows_of(inputs)))
     with torch.no_grad():
         outputs = rows @ layer.weight.reshape(5, -1).T + layer.bias
         expected = layer(inputs).permute(0, 2, 3, 1).reshape(-1, 5)

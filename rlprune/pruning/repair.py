@@ -7,7 +7,7 @@ group, then one Cholesky solve a mask (the least-squares reconstruction of He et
 with the bias included, and with the ridge pulling towards the weights as they are).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,6 +23,9 @@ from rlprune.pruning.positive_definite import cholesky, is_positive_definite, ti
 
 ROWS_PER_INPUT = 12
 """Samples of ``u`` that are collected for each of its entries, at most: more was not seen to help."""
+
+PATCH_BYTES = 32 * 2**20
+"""Patches in fp32 that are held at a time: enough rows for a product of matrices, little beside it."""
 
 _LEAST_RAISED = 1e-6
 """Where a ridge has to be raised, the first that is tried is at least this share of the mean diagonal."""
@@ -64,22 +67,27 @@ class Gram:
         Args:
             inputs: ``(n, c, h, w)`` for a convolution, ``(n, c)`` or ``(n, h, w, c)`` for a linear layer.
         """
-        rows = self._rows_of(inputs.float())
-        if self._origin is None:
-            self._origin = rows.mean(0)
-        rows = (
-            rows - self._origin
-        )  # near-centred: the covariance is then no small difference of large numbers
-        self._sum += rows.sum(0)
-        self._products.addmm_(rows.T, rows)
-        self._rows += len(rows)
+        for rows in self._rows_of(inputs):
+            if self._origin is None:
+                self._origin = rows.mean(0)
+            rows -= self._origin  # near-centred: the covariance is then no small difference of large numbers
+            self._sum += rows.sum(0)
+            self._products.addmm_(rows.T, rows)
+            self._rows += len(rows)
 
-    def _rows_of(self, inputs: torch.Tensor) -> torch.Tensor:
-        """A sample of patches ``(rows, size)``: spread over the images, the same positions in all of them."""
+    def _rows_of(self, inputs: torch.Tensor) -> Iterator[torch.Tensor]:
+        """A sample of patches ``(rows, size)``: spread over the images, the same positions in all of them.
+
+        They come a few images at a time, each time in memory of their own: patches are many times as large as
+        what they are read from.
+        """
         layer = self._layer
         if isinstance(layer, nn.Linear):
             pixels = inputs.flatten(1, -2) if inputs.dim() > 2 else inputs[:, None]
-            return pixels[:, self._positions(pixels.shape[1]).to(inputs.device)].reshape(-1, self.size)
+            chosen = self._positions(pixels.shape[1]).to(inputs.device)
+            for part in pixels.split(self._images_at_a_time(len(chosen))):
+                yield part[:, chosen].float().reshape(-1, self.size)
+            return
         padded = F.pad(inputs, layer._reversed_padding_repeated_twice)
         reach = [step * (size - 1) for step, size in zip(layer.dilation, layer.kernel_size, strict=True)]
         height = (padded.shape[2] - reach[0] - 1) // layer.stride[0] + 1
@@ -87,8 +95,13 @@ class Gram:
         chosen = self._positions(height * width).to(inputs.device)
         rows = (chosen // width * layer.stride[0])[:, None] + self._taps(0)
         columns = (chosen % width * layer.stride[1])[:, None] + self._taps(1)
-        patches = padded[:, :, rows[:, :, None], columns[:, None, :]]  # (n, c, chosen, kernel h, kernel w)
-        return patches.transpose(1, 2).reshape(-1, self.size)
+        for part in padded.split(self._images_at_a_time(len(chosen))):
+            patches = part[:, :, rows[:, :, None], columns[:, None, :]]  # (n, c, chosen, kernel h, kernel w)
+            yield patches.float().transpose(1, 2).reshape(-1, self.size)
+
+    def _images_at_a_time(self, positions: int) -> int:
+        """Images whose patches are within :data:`PATCH_BYTES`, at least one."""
+        return max(1, PATCH_BYTES // (4 * self.size * positions))
 
     def _positions(self, count: int) -> torch.Tensor:
         """Those of ``count`` positions of an image that are taken in: int64."""
