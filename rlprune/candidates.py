@@ -1,7 +1,7 @@
 """The masks that an agent proposes for a group, cut, repaired and measured on val."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,9 @@ from rlprune.workbench import Workbench
 
 COUNTS = (1.2, 0.85)
 """Filters that the cautious and the bold candidate keep, as shares of what the agent's mode keeps."""
+
+HALVINGS = 4
+"""Counts that are measured where all candidates are refused: of 512 filters one within 32 of the best."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,15 +42,53 @@ def candidate_masks(outcome: AgentOutcome, count: int, allowed: np.ndarray) -> l
     Returns:
         bool ``(f,)`` each, the mode first.
     """
-    ranking = np.argsort(-outcome.keep_probabilities, kind="stable")
-    masks = [outcome.mode]
-    for share in COUNTS:
-        mask = np.zeros_like(outcome.mode)
-        kept = np.array([round(share * outcome.mode.sum())])
-        mask[ranking[: nearest_counts(kept, allowed)[0]]] = True
-        masks.append(mask)
+    kept = np.array([round(share * outcome.mode.sum()) for share in COUNTS])
+    masks = [outcome.mode, *(_highest(outcome, number) for number in nearest_counts(kept, allowed))]
     distinct = {mask.tobytes(): mask for mask in (*masks, *outcome.masks)}
     return list(distinct.values())[:count]
+
+
+def _highest(outcome: AgentOutcome, count: int) -> np.ndarray:
+    """The mask of the filters with the highest keep probabilities."""
+    mask = np.zeros_like(outcome.mode)
+    mask[np.argsort(-outcome.keep_probabilities, kind="stable")[:count]] = True
+    return mask
+
+
+def milder_candidate(
+    outcome: AgentOutcome,
+    refused: Sequence[Candidate],
+    allowed: np.ndarray,
+    make: Callable[[np.ndarray], Candidate],
+    is_within: Callable[[Candidate], bool],
+) -> Candidate | None:
+    """Where all candidates lose too much: the agent's ranking cut as deep as the guard allows.
+
+    Between the most that a refused candidate keeps and the whole group it is found by halving.
+
+    Args:
+        outcome: The trained agent's; f filters.
+        refused: The candidates.
+        allowed: How many filters a mask may keep, sorted; the last is the whole group.
+        make: Cuts, repairs and measures a mask: bool ``(f,)``.
+        is_within: The guard.
+
+    Returns:
+        The candidate with the fewest filters of those that were measured within; None if none was.
+    """
+    most = max(int(candidate.mask.sum()) for candidate in refused)
+    counts = allowed[allowed > most][:-1]
+    found, low, high = None, 0, len(counts)
+    for _ in range(HALVINGS):
+        if low == high:
+            break
+        middle = (low + high) // 2
+        candidate = make(_highest(outcome, counts[middle]))
+        if is_within(candidate):
+            found, high = candidate, middle
+        else:
+            low = middle + 1
+    return found
 
 
 def cut_copy(

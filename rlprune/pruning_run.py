@@ -1,7 +1,7 @@
 """The story of the method: one whole run, group after group.
 
 For each group an agent is trained on the reward engine; its best masks are cut, repaired and measured on val;
-the best one is fine-tuned shortly and must pass the guard, or the next is tried, or the group stays whole.
+the best one is fine-tuned shortly and must pass the guard, or the next is tried, or a milder one, or none.
 Then the network is fine-tuned to the end and measured. All this may be done again: another sweep spends what
 the fine-tuning has won back.
 """
@@ -11,7 +11,8 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from rlprune.candidates import Candidate, candidate_masks, make_candidate
+from rlprune.candidates import Candidate, candidate_masks, make_candidate, milder_candidate
 from rlprune.comparison import Comparison
 from rlprune.config import Config
 from rlprune.config_loading import config_to_dict
@@ -149,10 +150,8 @@ class PruningRun:
         )
         moments = agent.moments
         del agent  # fine-tuning needs the memory of its images
-        candidates = self._ranked_candidates(group, objective, outcome, moments)
-        del moments
         mask, tried = np.ones(group.n_filters, dtype=bool), 0
-        for candidate in candidates:
+        for candidate in self._candidates(group, objective, outcome, moments):
             if candidate.mask.all():
                 break
             tried += 1
@@ -167,22 +166,24 @@ class PruningRun:
     def _group(self, name: str) -> FilterGroup:
         return next(group for group in self._groups if group.name == name)
 
-    def _ranked_candidates(
+    def _candidates(
         self, group: FilterGroup, objective: Objective, outcome: AgentOutcome, moments: Mapping[str, Moments]
-    ) -> list[Candidate]:
-        """The agent's candidates, cut and repaired, by their reward on val, best first."""
+    ) -> Iterator[Candidate]:
+        """The agent's candidates, cut and repaired, by their reward on val, best first; then a milder one."""
         pruning, spent = self._config.pruning, self._comparison.drop(self._correct).drop
-        candidates = [
-            make_candidate(self._bench, self._model, group, mask, moments, sharing=True)
-            for mask in candidate_masks(outcome, pruning.candidates, objective.counts)
-        ]
+        make = partial(make_candidate, self._bench, self._model, group, moments=moments, sharing=True)
 
         def reward(candidate: Candidate) -> float:
             lost = accuracy(self._correct) - accuracy(candidate.correct)
             drop = expected_drop(spent, lost, pruning.recovery)
             return float(objective.rewards(np.array(drop), np.array(candidate.mask.sum())))
 
-        return sorted(candidates, key=reward, reverse=True)
+        masks = candidate_masks(outcome, pruning.candidates, objective.counts)
+        yield from (refused := sorted(map(make, masks), key=reward, reverse=True))
+        milder = milder_candidate(outcome, refused, objective.counts, make, self._is_within)
+        whole = Candidate(np.ones(group.n_filters, dtype=bool), self._model, self._correct)
+        if milder is not None and reward(milder) > reward(whole):
+            yield milder
 
     def _is_within(self, candidate: Candidate) -> bool:
         """The guard: the drop bound holds on val; a target of MACs names no bound."""
