@@ -110,34 +110,33 @@ def test_a_drop_of_just_the_bound_is_within_it(
     assert step(np.nextafter(drop, 0)).kept > outcome.mode.sum()
 
 
-@pytest.mark.parametrize("passes", range(1, N_FILTERS + 1))
+@pytest.mark.parametrize(
+    ("b", "passes", "kept"),
+    [
+        *((100.0, count, count) for count in range(1, N_FILTERS + 1)),
+        (
+            1e-3,
+            2,
+            N_FILTERS,
+        ),  # at so small a bound any cut that loses an image is worth less than the whole group
+    ],
+)
 def test_refused_candidates_are_followed_by_the_agents_ranking_cut_as_deep_as_the_guard_allows(
+    b: float,
     passes: int,
+    kept: int,
     learn: Callable[..., AgentOutcome],
     monkeypatch: pytest.MonkeyPatch,
     tiny_model: nn.Module,
     digits_splits: DataSplits,
 ) -> None:
     learn(first(1))
-    run = start(tiny_model, digits_splits, pruning__b=100.0, pruning__candidates=1, finetune__group_epochs=0)
+    run = start(tiny_model, digits_splits, pruning__b=b, pruning__candidates=1, finetune__group_epochs=0)
     monkeypatch.setattr(PruningRun, "_is_within", lambda _, candidate: candidate.mask.sum() >= passes)
     report = run.step()
-    assert report.kept == passes
-    assert report.candidates_tried == (1 if passes in (1, N_FILTERS) else 2)
-    assert run.agents["0"]["mask"].tolist() == first(passes).tolist()
-
-
-def test_a_milder_cut_that_is_worth_less_than_the_whole_group_is_not_made(
-    learn: Callable[..., AgentOutcome],
-    monkeypatch: pytest.MonkeyPatch,
-    tiny_model: nn.Module,
-    digits_splits: DataSplits,
-) -> None:
-    learn(first(1))
-    run = start(tiny_model, digits_splits, pruning__b=1e-3, pruning__candidates=1, finetune__group_epochs=0)
-    monkeypatch.setattr(PruningRun, "_is_within", lambda _, candidate: candidate.mask.sum() >= 2)
-    report = run.step()  # within the guard, which is not the paper's reward at so small a bound
-    assert (report.kept, report.candidates_tried, report.drop_val) == (N_FILTERS, 1, 0)
+    assert report.kept == kept
+    assert report.candidates_tried == (1 if passes == 1 or kept == N_FILTERS else 2)
+    assert run.agents["0"]["mask"].tolist() == first(kept).tolist()
 
 
 def test_a_group_that_is_best_left_whole_stays_so_without_a_try(
