@@ -13,7 +13,9 @@ from records import Row, of_kind, parsed, read_rows, spread, where_from, with_pa
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "search.md"
-RECORDS = {name: ROOT / "docs" / "search" / f"{name}.jsonl" for name in ("cost", "cost_cpu_build")}
+RECORDS = {
+    name: ROOT / "docs" / "search" / f"{name}.jsonl" for name in ("cost", "cost_memory", "cost_cpu_build")
+}
 """What was measured, by the part of the document that shows it."""
 MIB = 2**20
 
