@@ -18,10 +18,10 @@ def available_memory(root: Path) -> int:
 
 
 def give_back_freed_memory() -> None:
-    """Hands freed memory that the C library keeps for later back to the machine; takes milliseconds.
+    """Hands freed memory that the C library keeps for later back to the machine.
 
-    glibc keeps freed blocks of less than 32 MiB where something later is still in use behind them: after a
-    group of VGG-16 a third of a gigabyte. Where the C library has no ``malloc_trim`` nothing is done.
+    glibc keeps freed blocks of less than 32 MiB where something later is still in use behind them.
+    Where the C library has no ``malloc_trim`` nothing is done.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:

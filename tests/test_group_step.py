@@ -107,18 +107,16 @@ def test_a_drop_of_just_the_bound_is_within_it(
     assert drop == pytest.approx(near)
     assert drop > 0
     assert step(drop).kept == outcome.mode.sum()
-    assert step(np.nextafter(drop, 0)).kept > outcome.mode.sum()
+    below = step(np.nextafter(drop, 0))
+    assert below.kept > outcome.mode.sum()
+    assert below.drop_val < drop
 
 
 @pytest.mark.parametrize(
     ("b", "passes", "kept"),
     [
         *((100.0, count, count) for count in range(1, N_FILTERS + 1)),
-        (
-            1e-3,
-            2,
-            N_FILTERS,
-        ),  # at so small a bound any cut that loses an image is worth less than the whole group
+        (1e-3, 2, N_FILTERS),  # a cut that loses more than so small a bound is worth less than none
     ],
 )
 def test_refused_candidates_are_followed_by_the_agents_ranking_cut_as_deep_as_the_guard_allows(
