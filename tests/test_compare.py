@@ -12,7 +12,9 @@ from tiny_network import FILTERS, SETTINGS
 from torch import nn
 
 import rlprune
+from rlprune.baselines import kept_training
 from rlprune.baselines.final import measure_on_test
+from rlprune.baselines.kept_training import KeptTraining
 from rlprune.baselines.networks import default_methods, known_methods
 from rlprune.baselines.rows import frontier_rows, own_records, rankings
 from rlprune.baselines.runner import BaselineRunner, jobs_of
@@ -27,8 +29,9 @@ from rlprune.results.folder import RunFolder
 from rlprune.results.interval import paired_drop
 from rlprune.results.record import TrialRecord
 from rlprune.training.evaluate import accuracy
+from rlprune.training.fit import _Training
 from rlprune.training.network_file import save_network
-from rlprune.training.tensor_file import write_tensors
+from rlprune.training.tensor_file import read_tensors, write_tensors
 from rlprune.workbench import Workbench
 
 KEPT = {"0": 6, "3": 8, "6": 9}
@@ -176,6 +179,70 @@ def test_networks_match_the_row_are_kept_and_are_made_once(
     shorter = list(jobs_of(rows, ["scratch"], seeds=1, epochs=0.5))
     with pytest.raises(ResultsError, match=r"was trained for 1\.5 epochs, now 0\.5 are wanted"):
         runner_of(run, digits_splits.sealed(), base, said).run(shorter)
+
+
+def test_an_interrupted_training_is_told_and_gone_on_with(
+    run: RunFolder, tiny_base: Path, digits_splits: DataSplits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.setattr(kept_training, "SECONDS_BETWEEN_LINES", 0.0)
+    files, base = BaselineFiles(run.path), base_of(tiny_base)
+    job = list(jobs_of(frontier_rows(config_of(run), run, []), ["l1-uniform+repair"], seeds=1, epochs=2.5))[1]
+    network = files.network_path(job.key)
+    unfinished = network.with_suffix(".unfinished.pt")
+    said: list[str] = []
+
+    def stop_after_an_epoch(text: str) -> None:
+        said.append(text)
+        if "epoch 1/2.5" in text:
+            raise KeyboardInterrupt
+
+    runner = BaselineRunner(config_of(run), files, digits_splits.sealed(), base, stop_after_an_epoch)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run([job])
+    assert unfinished.is_file()
+    assert not network.exists()
+    assert not files.records()
+
+    steps: list[int] = []
+    whole = _Training.run_step
+    monkeypatch.setattr(
+        _Training, "run_step", lambda training: (steps.append(training.step), whole(training))
+    )
+    runner_of(run, digits_splits.sealed(), base, said).run([job])
+    continued, gone_on, weights = files.records()[job.key], steps.copy(), read_tensors(network)["state"]
+    assert not unfinished.exists()
+    assert [text.split(": ", 1)[1].split(",")[0].split(" kept")[0] for text in said[:-1]] == [
+        "epoch 1/2.5",
+        "continues the training",
+        "epoch 2/2.5",
+    ]
+    assert all(text.startswith("[1/1] t0000 l1-uniform+repair seed 0: ") for text in said)
+
+    for path in (run.path / RECORDS, network):
+        path.unlink()
+    steps.clear()
+    runner_of(run, digits_splits.sealed(), base, said).run([job])
+    assert gone_on == steps[len(steps) - len(gone_on) :], "no step is done again"
+    assert gone_on[0] * 2.5 == pytest.approx(len(steps), abs=1), "the first epoch"
+    uninterrupted = files.records()[job.key]
+    assert dataclasses.replace(continued, seconds=0.0) == dataclasses.replace(uninterrupted, seconds=0.0)
+    for name, value in read_tensors(network)["state"].items():
+        assert torch.equal(value, weights[name]), name
+
+
+def test_a_training_of_another_length_or_other_widths_is_not_gone_on_with(tmp_path: Path) -> None:
+    said: list[str] = []
+    part = {"correct": torch.tensor([True, False])}
+    training = KeptTraining(tmp_path / "network.pt", said.append)
+    assert training.begin(2.0, {"0": 3}) is None
+    training.keep(part)
+    assert KeptTraining(tmp_path / "network.pt", said.append).begin(3.0, {"0": 3}) is None
+    assert KeptTraining(tmp_path / "network.pt", said.append).begin(2.0, {"0": 4}) is None
+    assert not said
+    found = KeptTraining(tmp_path / "network.pt", said.append).begin(2.0, {"0": 3})
+    assert found is not None
+    assert torch.equal(found["correct"], part["correct"])
 
 
 def test_repetitions_differ_and_repeat(run: RunFolder, tiny_base: Path, digits_splits: DataSplits) -> None:

@@ -4,13 +4,14 @@ import copy
 import dataclasses
 import math
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from torch import nn
 
+from rlprune.baselines.kept_training import KeptTraining
 from rlprune.baselines.methods import METHODS, TOLERANCE
 from rlprune.baselines.networks import (
     SCRATCH_LONG,
@@ -141,13 +142,19 @@ class BaselineRunner:
             if known is not None:
                 self._check_epochs(job, known)
                 continue
-            record = self._made(job)
+            name = f"[{number}/{len(jobs)}] {job.key.trial} {job.method} seed {job.seed}"
+            tell = partial(self._tell, name)
+            training = KeptTraining(self._files.network_path(job.key), tell)
+            record = self._made(job, training)
             self._files.append(record)
-            self._progress(
-                f"[{number}/{len(jobs)}] {job.key.trial} {job.method} seed {job.seed}: "
+            training.remove()
+            tell(
                 f"MACs {100 * record.macs_ratio:.1f} %, val {record.accuracy_val_cut:.2f} -> "
                 f"{record.accuracy_val:.2f} %, drop {record.drop_val:+.2f}, {record.seconds:.0f} s"
             )
+
+    def _tell(self, name: str, text: str) -> None:
+        self._progress(f"{name}: {text}")
 
     def _check_epochs(self, job: Job, known: BaselineRecord) -> None:
         if not math.isclose(known.epochs, _epochs(job)):
@@ -156,15 +163,20 @@ class BaselineRunner:
                 f"epochs, now {_epochs(job):g} are wanted; give the same --epochs, or move that file away"
             )
 
-    def _made(self, job: Job) -> BaselineRecord:
+    def _made(self, job: Job, training: KeptTraining) -> BaselineRecord:
         """One network, from the base model to its file."""
-        began = time.perf_counter()
         network = self._untrained(job)
         bench, model = network.bench, network.model
-        after = bench.fine_tune_to_best(model, network.epochs, "compare", correct=network.correct)
         self._check_macs(job, bench.cost(model).macs)
-        record = self._record(job, network, after)
-        record = dataclasses.replace(record, seconds=time.perf_counter() - began)
+        after = bench.fine_tune_to_best(
+            model,
+            network.epochs,
+            "compare",
+            correct=network.correct,
+            part=training.begin(network.epochs, bench.widths(model)),
+            on_part=training.keep,
+        )
+        record = dataclasses.replace(self._record(job, network, after), seconds=training.seconds)
         save_network(
             self._files.network_path(job.key),
             model,
