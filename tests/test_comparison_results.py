@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,13 @@ from rlprune.results.baseline_record import (
     own_record,
 )
 from rlprune.results.baseline_report import write_comparison
-from rlprune.results.baseline_study import read_points, study_entries, study_markdown, study_volumes
+from rlprune.results.baseline_study import (
+    ENTRY_COLUMNS,
+    read_points,
+    study_entries,
+    study_markdown,
+    study_volumes,
+)
 from rlprune.results.baseline_table import (
     CSV_FIELDS,
     comparison_csv,
@@ -353,5 +360,18 @@ def test_without_a_tuned_base_its_column_stays_empty(tmp_path: Path) -> None:
     (tmp_path / "compare.csv").write_text(comparison_csv(known))
     table = study_markdown(read_points([tmp_path])).splitlines()
     cells = [line.split(" | ") for line in table if line.startswith("| 0.5 |")]
-    assert {line[6] for line in cells} == {"-"}
-    assert "-" not in {line[4] for line in cells}
+    columns = list(ENTRY_COLUMNS)
+    assert {line[columns.index("drop, tuned base [95 %]")] for line in cells} == {"-"}
+    assert "-" not in {line[columns.index("test % [95 %]")] for line in cells}
+
+
+def test_the_drop_on_val_stands_beside_that_on_test(tmp_path: Path) -> None:
+    runs = [run_folder(tmp_path / str(n), 0.1 * n, ("l1-uniform",)) for n in range(2)]
+    points = read_points(runs)
+    for entry in study_entries(points):
+        own = [point for point in points if (point.goal, point.method) == (entry.goal, entry.method)]
+        val, test = (fmean(getattr(point, name) for point in own) for name in ("drop_val", "drop"))
+        assert val != test
+        cells = {name: cell(entry) for name, cell in ENTRY_COLUMNS.items()}
+        assert cells["drop val"] == f"{val:.2f}"
+        assert cells["drop [95 %]"].startswith(f"{test:.2f}")

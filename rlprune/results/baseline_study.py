@@ -33,6 +33,7 @@ class Point:
     goal: Goal
     macs_ratio: float
     accuracy: float
+    drop_val: float
     drop: float
     drop_tuned: float
     epochs: float
@@ -68,6 +69,7 @@ def _point(run: int, row: dict[str, str]) -> Point:
         goal=Goal(*(float(text) if (text := row.get(name)) else None for name in ("b", "target_macs"))),
         macs_ratio=float(row["macs_ratio"]),
         accuracy=float(row["accuracy_test"]),
+        drop_val=float(row["drop_val"]),
         drop=float(row["drop_test"]),
         drop_tuned=float(row["drop_test_against_tuned_base"] or "nan"),
         epochs=float(row.get("epochs") or "nan"),
@@ -80,6 +82,7 @@ class StudyEntry:
 
     Attributes:
         n: Independent repetitions: runs; of one run alone the repetitions of the method.
+        drop_val: The mean drop on val, by which the networks were chosen.
         ahead: By how many points the run's own network is more accurate than the method's at the same row.
     """
 
@@ -88,6 +91,7 @@ class StudyEntry:
     n: int
     macs_ratio: float
     accuracy: Interval
+    drop_val: float
     drop: Interval
     drop_tuned: Interval
     ahead: Interval
@@ -111,6 +115,7 @@ def study_entries(points: Sequence[Point]) -> list[StudyEntry]:
             n=len(units),
             macs_ratio=fmean(point.macs_ratio for one in units.values() for point in one),
             accuracy=over(units, lambda point: point.accuracy),
+            drop_val=over(units, lambda point: point.drop_val)[0],
             drop=over(units, lambda point: point.drop),
             drop_tuned=over(units, lambda point: point.drop_tuned),
             ahead=over(units, lambda point: own[point.run, point.trial] - point.accuracy),
@@ -173,8 +178,8 @@ def study_markdown(points: Sequence[Point]) -> str:
     runs = len({point.run for point in points})
     unit = f"{runs} runs" if runs > 1 else "the repetitions of one run (rlprune itself has one)"
     lines = [
-        f"On test; intervals: 95 % (Student's t) over {unit}. ahead: points by which rlprune's network is "
-        "more accurate at the same row.",
+        f"On test, but for `drop val`, by which the networks were chosen; intervals: 95 % (Student's t) over "
+        f"{unit}. ahead: points by which rlprune's network is more accurate at the same row.",
         "",
         *unequally_trained(points),
         *markdown_table(ENTRY_COLUMNS, study_entries(points)),
@@ -193,6 +198,7 @@ ENTRY_COLUMNS: Columns = {
     "n": lambda entry: str(entry.n),
     "MACs %": lambda entry: number(100 * entry.macs_ratio, ".1f"),
     "test % [95 %]": lambda entry: interval_text(entry.accuracy, ".2f"),
+    "drop val": lambda entry: number(entry.drop_val, ".2f"),
     "drop [95 %]": lambda entry: interval_text(entry.drop, ".2f"),
     "drop, tuned base [95 %]": lambda entry: interval_text(entry.drop_tuned, ".2f"),
     "ahead [95 %]": lambda entry: interval_text(entry.ahead, ".2f"),
