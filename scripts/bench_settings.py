@@ -41,8 +41,18 @@ REPAIR_SWEEPS = (
     *("finetune.group_epochs=0", "finetune.final_epochs=2"),
 )
 """The groups are repaired only, and the network is fine-tuned between the sweeps."""
+UNSAMPLED = (
+    *("agent.learning_rate=0.3", "agent.entropy_coefficient=0.03", "agent.iterations=8"),
+    *("finetune.learning_rate=0.005", "pruning.recovery=0.5", "pruning.reward_images=128"),
+    "pruning.candidates=4",
+)
+"""What a run has that is given nothing but a network and images."""
+TWICE_PLANNED = (*UNSAMPLED, "pruning.budget=planned", "pruning.sweeps=2", "finetune.group_epochs=0")
 VARIANTS = {
     "default": (),
+    "once-spread": (*UNSAMPLED, "pruning.order=input-upward", "pruning.budget=spread"),
+    "twice-planned": TWICE_PLANNED,
+    "twice-planned-short": (*TWICE_PLANNED, "agent.iterations=4"),
     "efficiency-filters": ("pruning.efficiency=filters",),
     "spread": ("pruning.budget=spread",),
     "planned": ("pruning.budget=planned",),
