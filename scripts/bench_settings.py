@@ -47,10 +47,12 @@ UNSAMPLED = (
     "pruning.candidates=4",
 )
 """What a run has that is given nothing but a network and images."""
-TWICE_PLANNED = (*UNSAMPLED, "pruning.budget=planned", "pruning.sweeps=2", "finetune.group_epochs=0")
+TWICE = (*UNSAMPLED, "pruning.sweeps=2", "finetune.group_epochs=0")
+TWICE_PLANNED = (*TWICE, "pruning.budget=planned")
 VARIANTS = {
     "default": (),
     "once-spread": (*UNSAMPLED, "pruning.order=input-upward", "pruning.budget=spread"),
+    "twice-spread": (*TWICE, "pruning.order=input-upward", "pruning.budget=spread"),
     "twice-planned": TWICE_PLANNED,
     "twice-planned-short": (*TWICE_PLANNED, "agent.iterations=4"),
     "efficiency-filters": ("pruning.efficiency=filters",),
