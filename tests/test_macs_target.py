@@ -261,9 +261,19 @@ def test_the_page_of_a_run_with_targets_names_them(tmp_path: Path) -> None:
 
 
 def test_a_comparison_keeps_bounds_and_targets_apart(tmp_path: Path) -> None:
-    header = ("trial", "method", "seed", "b", "target_macs", "macs_ratio", "accuracy_test", "drop_test")
+    header = (
+        "trial",
+        "method",
+        "seed",
+        "b",
+        "target_macs",
+        "macs_ratio",
+        "accuracy_test",
+        "drop_val",
+        "drop_test",
+    )
     lines = [",".join([*header, "drop_test_against_tuned_base"])]
-    lines += [f"t0000,{OWN},0,0.5,,0.6,90,1,1", f"t0001,{OWN},0,,0.5,0.5,89,2,2"]
+    lines += [f"t0000,{OWN},0,0.5,,0.6,90,1,1,1", f"t0001,{OWN},0,,0.5,0.5,89,2,2,2"]
     (tmp_path / "compare.csv").write_text("\n".join(lines))
     found = study_entries(read_points([tmp_path]))
     assert [entry.goal.cell for entry in found] == ["0.5", "to 50 %"]
