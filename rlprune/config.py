@@ -66,10 +66,15 @@ class PruningConfig:
         math.nan,
         "in the place of b: the share of the MACs to come down to; phi and budget then count for nothing",
     )
-    efficiency: str = setting("macs", "what phi counts", choices=("filters", "macs", "params", "latency"))
+    efficiency: str = setting(
+        "macs", "what the reward counts", choices=("filters", "macs", "params", "latency")
+    )
     latency_batch: int = setting(1, "images of a batch where efficiency is latency: 1 or 256", low=1)
     efficiency_weight: float = setting(
-        1.0, "exponent of phi in the reward; above 1 the agent gives more accuracy for fewer MACs", above=0
+        1.0,
+        "exponent of phi in the reward; above 1 the agent gives more accuracy for fewer MACs (with a planned "
+        "budget there is no phi)",
+        above=0,
     )
     accuracy: str = setting(
         "soft", "hard: 0/1 per image; soft: probability of the true class", choices=("hard", "soft")
@@ -106,15 +111,19 @@ class PruningConfig:
         low=0,
     )
     budget: str = setting(
-        "spread",
+        "planned",
         "first-come: each group may spend all that is left of b; spread: b grows with the MACs of the groups "
-        "done; planned: what each group loses is measured first, and all give up accuracy at the same rate",
+        "done; planned: what each group loses is measured first, and all give up accuracy at the same rate "
+        "(milliseconds are not planned: with efficiency latency it means spread)",
         choices=("first-come", "spread", "planned"),
     )
-    order: str = setting("input-upward", "order of the groups", choices=("input-upward", "output-downward"))
+    order: str = setting(
+        "output-downward", "order of the groups", choices=("input-upward", "output-downward")
+    )
     sweeps: int = setting(
-        1,
-        "times that all groups are gone through, each time with a final fine-tuning",
+        2,
+        "times that all groups are gone through, each with a final fine-tuning (a target: once, fine-tuned "
+        "as long as all)",
         low=1,
     )
     candidates: int = setting(4, "masks of the agent that are measured on val", low=1)
@@ -131,6 +140,16 @@ class PruningConfig:
     def has_target(self) -> bool:
         """Whether ``target_macs`` takes the place of ``b``."""
         return not math.isnan(self.target_macs)
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether what each group loses is measured before the first is cut, to spend ``b`` by it."""
+        return self.budget == "planned" and self.efficiency != "latency"
+
+    @property
+    def n_sweeps(self) -> int:
+        """``sweeps``, but 1 with a target: the first one reaches it."""
+        return 1 if self.has_target else self.sweeps
 
 
 @dataclass(frozen=True)
@@ -169,9 +188,9 @@ class AgentConfig:
 
 @dataclass(frozen=True)
 class FineTuneConfig:
-    """Fine-tuning after each group and at the end."""
+    """Fine-tuning after each group, if any, and at the end of each sweep."""
 
-    group_epochs: float = setting(0.25, "epochs over train after each group", low=0)
+    group_epochs: float = setting(0.0, "epochs over train after each group", low=0)
     final_epochs: float = setting(2.0, "epochs over train after the last group of each sweep", low=0)
     batch_size: int = setting(128, "images a step", low=2)
     learning_rate: float = setting(0.005, "peak rate of SGD; falls to zero in each fine-tuning", above=0)
@@ -212,10 +231,9 @@ class SearchConfig:
         {
             "agent.learning_rate": {"low": 0.1, "high": 0.6, "log": True},
             "agent.entropy_coefficient": {"low": 3e-3, "high": 6e-2, "log": True},
-            "agent.iterations": {"low": 5, "high": 9},
+            "agent.iterations": {"low": 4, "high": 8},
             "finetune.learning_rate": {"low": 0.002, "high": 0.01, "log": True},
-            "pruning.recovery": {"low": 0.2, "high": 0.8},
-            "pruning.efficiency_weight": {"low": 0.7, "high": 1.4, "log": True},
+            "pruning.recovery": {"low": 0.1, "high": 0.6},
         },
         "sampled settings: name -> {low, high, log} or {choices}; a population explores all of them",
     )

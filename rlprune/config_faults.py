@@ -47,16 +47,6 @@ def faults_of(config: Config) -> Iterator[str]:
             "pruning.latency_batch: expected 1 or 256, the batches that finished networks are timed at; "
             f"got {config.pruning.latency_batch}"
         )
-    if config.pruning.sweeps > 1 and (config.pruning.has_target or config.search.target_macs):
-        yield (
-            "pruning.sweeps: a target of MACs is reached in the first sweep; use pruning.sweeps 1 with "
-            f"target_macs; got {config.pruning.sweeps}"
-        )
-    if config.pruning.budget == "planned" and config.pruning.efficiency == "latency":
-        yield (
-            "pruning.budget: a planned budget counts filters, macs or params; use one of them as "
-            "pruning.efficiency, or another budget; got efficiency latency"
-        )
     yield from _search_faults(config.search)
     yield from _grid_faults(config.search)
     yield from _population_faults(config.search)

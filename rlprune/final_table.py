@@ -84,7 +84,7 @@ def _known_tuned_base(records: Iterable[TrialRecord]) -> dict[str, Any] | None:
 
 def _as_a_row(config: Config, rows: Iterable[TrialRecord]) -> Config:
     """The settings of one row: of that whose learning rate in fine-tuning is in the middle."""
-    every = [trial_config(config, row.settings) for row in rows]
+    every = [trial_config(config, row.settings | {"pruning.target_macs": row.target_macs}) for row in rows]
     every.sort(key=lambda settings: settings.finetune.learning_rate)
     return every[(len(every) - 1) // 2]
 
@@ -97,7 +97,7 @@ def _tuned_base(
         return None
     bench = Workbench(config, splits.sealed())
     n_groups = len(bench.groups(base.to(bench.device)))
-    epochs = run_epochs(config.finetune, n_groups, config.pruning.sweeps)
+    epochs = run_epochs(config.finetune, n_groups, config.pruning)
     progress(
         f"fine-tuning the base model for {epochs:g} epochs at {config.finetune.learning_rate:g}, as long as "
         "a pruned network, to compare"

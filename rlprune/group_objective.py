@@ -108,7 +108,7 @@ class GroupObjectives:
             if self._plan is None:
                 self._plan = TargetPlan.measured(self._config, self._bench, self._base, self.groups)
             return self._plan.objective(model, groups, group.name, rest, example)
-        if pruning.budget == "planned":
+        if pruning.is_planned:
             return self._drop_plan(model, groups, sweep).objective(model, groups, group.name, rest, example)
         bound = dataclasses.replace(pruning, b=self._bound(group.name, sweep))
         return objective_alone(bound, model, group, example, self._table)

@@ -1,7 +1,7 @@
 """The story of the method: one whole run, group after group.
 
 For each group an agent is trained on the reward engine; its best masks are cut, repaired and measured on val;
-the best one is fine-tuned shortly and must pass the guard, or the next is tried, or a milder one, or none.
+the best one is fine-tuned shortly, if at all, and must pass the guard, or the next is tried, or a milder one, or none.
 Then the network is fine-tuned to the end and measured. All this may be done again: another sweep spends what
 the fine-tuning has won back.
 """
@@ -83,7 +83,7 @@ class PruningRun:
     @property
     def n_steps(self) -> int:
         """In each sweep one step a group, and its final fine-tuning."""
-        return (len(self._order) + 1) * self._config.pruning.sweeps
+        return (len(self._order) + 1) * self._config.pruning.n_sweeps
 
     @property
     def position(self) -> int:
@@ -213,7 +213,7 @@ class PruningRun:
         """Fine-tunes the network to the end of a sweep."""
         self._correct = self._bench.fine_tune_to_best(
             self._model,
-            self._config.finetune.final_epochs,
+            self._bench.final_epochs,
             *self._purpose(FINAL_STEP),
             correct=self._correct,
             part=part.get("fine-tuning"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from rlprune.config import FineTuneConfig
+from rlprune.config import FineTuneConfig, PruningConfig
 from rlprune.training.evaluate import accuracy
 from rlprune.workbench import Workbench
 
@@ -37,15 +37,15 @@ def tune_base(bench: Workbench, base: nn.Module, epochs: float) -> TunedBase:
     return TunedBase(model, epochs, accuracy(after), accuracy(after) - accuracy(before))
 
 
-def run_epochs(settings: FineTuneConfig, n_groups: int, sweeps: int) -> float:
+def run_epochs(settings: FineTuneConfig, n_groups: int, pruning: PruningConfig) -> float:
     """Epochs of fine-tuning that a network of a run gets where every group takes its first candidate.
 
     Args:
         settings: The run's.
         n_groups: Groups of the base model.
-        sweeps: Times that all of them are gone through.
+        pruning: Says how often all of them are gone through.
     """
-    return sweeps * (n_groups * settings.group_epochs + settings.final_epochs)
+    return pruning.n_sweeps * n_groups * settings.group_epochs + pruning.sweeps * settings.final_epochs
 
 
 def warn_of_gain(tuned: TunedBase, limit: float, progress: Callable[[str], None]) -> None:

@@ -209,6 +209,12 @@ class Workbench:
         assert self.teacher is not None, "who makes the workbench names the teacher"
         return Distillation(self.teacher, settings.distillation, settings.temperature)
 
+    @property
+    def final_epochs(self) -> float:
+        """Passes over train at the end of a sweep; the one sweep of a target has those of all ``sweeps``."""
+        pruning = self._config.pruning
+        return self._config.finetune.final_epochs * pruning.sweeps / pruning.n_sweeps
+
     def fine_tune_to_best(
         self,
         model: nn.Module,

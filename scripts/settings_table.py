@@ -9,22 +9,24 @@ from rlprune.results.markdown import interval_text
 
 
 def settings_report(rows: list[Row]) -> str:
-    """Means over the seeds of each variant at each drop bound, and beside the default of the same seeds."""
+    """Means over the seeds of each variant at each drop bound, and beside the first of the same seeds."""
     found: dict[tuple[float, str], dict[int, Row]] = defaultdict(dict)
-    for row in of_kind(rows, "settings"):
+    measured = of_kind(rows, "settings")
+    for row in measured:
         found[row["b"], row["variant"]][row["seed"]] = row
+    first = measured[0]["variant"]
     lines = [
         where_from(of_kind(rows, "run")),
         "",
-        "| b | variant | n | MACs % | drop val | params % | minutes | MACs % less default's |",
+        f"| b | variant | n | MACs % | drop val | params % | minutes | MACs % less {first}'s |",
         "|---:|:---|---:|---:|---:|---:|---:|---:|",
     ]
     for (b, variant), seeds in sorted(found.items(), key=lambda item: item[0][0]):
-        default = found.get((b, "default"), {})
+        reference = found.get((b, first), {})
         paired = [
-            100 * (row["macs_ratio"] - default[seed]["macs_ratio"])
+            100 * (row["macs_ratio"] - reference[seed]["macs_ratio"])
             for seed, row in seeds.items()
-            if seed in default and variant != "default"
+            if seed in reference and variant != first
         ]
         cells = [
             f"{b:g}",

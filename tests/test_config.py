@@ -386,8 +386,8 @@ def test_what_was_stored_is_judged_less_strictly_than_what_is_given(monkeypatch:
     stored["base"]["cache"], stored["search"]["reduction_factor"] = "~nobody-here/bases", 1.05
     stored["search"]["name"] = "x" * 220
     stored["search"]["space"] = {
-        "pruning.efficiency": {"choices": ["macs", "latency"]},
-        "pruning.budget": {"choices": ["spread", "planned"]},
+        "agent.warm_start": {"choices": [False, True]},
+        "agent.policy": {"choices": ["set", "logits"]},
     }
     config = config_from_dict(stored)
     given = {

@@ -85,6 +85,7 @@ def test_from_checkpoint_to_exported_network(
         "pruning.reward_images": 16,
         "pruning.calibration_images": 16,
         "pruning.candidates": 2,
+        "pruning.sweeps": 1,
         "finetune.group_epochs": 0.02,
         "finetune.final_epochs": 0,
     }

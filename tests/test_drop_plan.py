@@ -13,7 +13,6 @@ from torch import nn
 from rlprune.config_loading import load_config
 from rlprune.data import DataSplits
 from rlprune.drop_plan import DropPlan
-from rlprune.errors import ConfigError
 from rlprune.group_agent import filter_context
 from rlprune.group_objective import GroupObjectives
 from rlprune.loss_curves import curves_from_state, measured_curves
@@ -181,11 +180,6 @@ def test_curves_are_measured_once_a_sweep_and_kept(tiny_model: nn.Module, digits
     assert state is not None
     assert state["sweep"] == 1
     assert state["curves"] != objectives.state_dict()
-
-
-def test_a_planned_budget_cannot_count_milliseconds() -> None:
-    with pytest.raises(ConfigError, match=r"pruning.budget: .*filters, macs or params.*got .*latency"):
-        settings(pruning__budget="planned", pruning__efficiency="latency")
 
 
 def test_a_plan_saves_what_the_efficiency_counts(tiny_model: nn.Module) -> None:

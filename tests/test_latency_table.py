@@ -16,6 +16,7 @@ from rlprune.cli import main
 from rlprune.config_loading import load_config
 from rlprune.data import DataSplits
 from rlprune.errors import CheckpointError, ConfigError, ResultsError
+from rlprune.group_objective import GroupObjectives
 from rlprune.models import build_model
 from rlprune.pruning.groups import find_groups
 from rlprune.pruning.latency import autocast_for, measure_latency, with_cast_weights
@@ -28,8 +29,9 @@ from rlprune.results.folder import RunFolder
 from rlprune.results.latency_note import latency_notes
 from rlprune.results.record import TrialRecord
 from rlprune.results.table import frontier_csv, frontier_markdown
-from rlprune.rl.objective import efficiency_counts
+from rlprune.rl.objective import DropBound, efficiency_counts
 from rlprune.run_latency import LATENCY_TABLE, check_device, keep_table, read_table
+from rlprune.workbench import Workbench
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = torch.zeros(1, 3, 32, 32)
@@ -164,6 +166,20 @@ def test_a_run_is_judged_by_its_table(tiny_model: nn.Module, digits_splits: Data
     assert record.latency_ms_table < record.latency_ms_base_table
     with pytest.raises(ConfigError, match="table of layer times, and none was given"):
         PruningRun(config, tiny_model, digits_splits.sealed())
+
+
+def test_milliseconds_are_not_planned_but_spread(tiny_model: nn.Module, digits_splits: DataSplits) -> None:
+    bounds = []
+    for budget in ("planned", "spread"):
+        changes = {"pruning.efficiency": "latency", "pruning.budget": budget}
+        config = load_config(None, SETTINGS | changes)
+        bench = Workbench(config, digits_splits.sealed())
+        objectives = GroupObjectives(config, bench, tiny_model, made_table(tiny_model))
+        first, *_ = objectives.groups
+        objective = objectives.of(tiny_model, objectives.groups, first, 0)
+        assert isinstance(objective, DropBound)
+        bounds.append(objective.b)
+    assert bounds[0] == bounds[1] < config.pruning.b
 
 
 def test_a_table_is_measured_once_and_not_again_after_trials_have_ended(

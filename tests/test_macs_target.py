@@ -143,6 +143,34 @@ def test_a_target_out_of_reach_is_refused(tiny_model: nn.Module, digits_splits: 
         start(tiny_model, digits_splits, pruning__target_macs=0.2, pruning__round_to=8)
 
 
+@pytest.mark.parametrize(
+    ("changes", "sweeps", "epochs"), [({"pruning__target_macs": 0.5}, 1, 1.0), ({}, 2, 0.5)]
+)
+def test_a_target_is_reached_in_one_sweep_and_fine_tuned_as_long_as_all(
+    changes: dict[str, Any],
+    sweeps: int,
+    epochs: float,
+    tiny_model: nn.Module,
+    digits_splits: DataSplits,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = start(
+        tiny_model, digits_splits, **changes, pruning__sweeps=2, pruning__keep_whole=tuple(GROUPS[1:])
+    )
+    assert run.n_steps == sweeps * 2, "one group and the fine-tuning"
+    spent: list[float] = []
+    fine_tune = Workbench.fine_tune_to_best
+
+    def noted(bench: Workbench, model: nn.Module, epochs: float, *purpose: str, **others: Any) -> np.ndarray:
+        spent.append(epochs)
+        return fine_tune(bench, model, epochs, *purpose, **others)
+
+    monkeypatch.setattr(Workbench, "fine_tune_to_best", noted)
+    while not run.done:
+        run.step()
+    assert spent == [epochs] * sweeps
+
+
 # ---- settings
 
 
@@ -165,7 +193,6 @@ def test_targets_alone_leave_out_the_drop_bounds_and_both_can_be_mixed() -> None
         (["search.target_macs=0.5,0.5"], "the same target twice: 0.5, 0.5"),
         (["search.b_grid="], "b_grid: is empty"),
         (["search.target_macs=0.5", "search.scheduler=mo-pbt"], "knows no targets"),
-        (["search.target_macs=0.5", "pruning.sweeps=2"], "reached in the first sweep"),
         (["search.space={pruning.target_macs: {low: 0.1, high: 0.5}}"], "comes from search.target_macs"),
     ],
 )

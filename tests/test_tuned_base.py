@@ -57,9 +57,13 @@ def finished_run(
 
 
 def test_the_epochs_are_those_of_a_run() -> None:
-    config = settings(finetune__group_epochs=0.25, finetune__final_epochs=2)
-    assert run_epochs(config.finetune, n_groups=13, sweeps=1) == 5.25
-    assert run_epochs(config.finetune, n_groups=13, sweeps=2) == 10.5
+    def epochs(**changes: Any) -> float:
+        config = settings(finetune__group_epochs=0.25, finetune__final_epochs=2, **changes)
+        return run_epochs(config.finetune, 13, config.pruning)
+
+    assert epochs(pruning__sweeps=1) == 5.25
+    assert epochs(pruning__sweeps=2) == 10.5
+    assert epochs(pruning__sweeps=2, pruning__target_macs=0.5) == 7.25, "one sweep, fine-tuned as long as two"
 
 
 def test_the_best_state_on_val_stays_and_the_base_model_is_left_alone(
@@ -95,7 +99,7 @@ def test_an_under_trained_base_is_warned_of_and_its_row_is_in_the_table(
     said: list[str] = []
     (row,) = measure_frontier(config, folder, digits_splits, weak_model, said.append)
     assert sum("under-trained" in line for line in said) == 1
-    assert row.tuned_base_epochs == run_epochs(config.finetune, len(GROUPS), config.pruning.sweeps)
+    assert row.tuned_base_epochs == run_epochs(config.finetune, len(GROUPS), config.pruning)
     assert row.tuned_base_accuracy_val is not None
     assert row.base_accuracy_val is not None
     assert row.tuned_base_accuracy_val > row.base_accuracy_val + 1
@@ -142,7 +146,19 @@ def test_the_base_is_tuned_through_as_many_sweeps_as_the_row(
     folder = finished_run(tmp_path / "run", config, digits_splits, weak_model, 1, [{"pruning.sweeps": 3}])
     (row,) = measure_frontier(config, folder, digits_splits, weak_model, [].append)
     assert config.pruning.sweeps != 3
-    assert row.tuned_base_epochs == run_epochs(config.finetune, len(GROUPS), 3)
+    of_the_row = settings(pruning__sweeps=3)
+    assert row.tuned_base_epochs == run_epochs(of_the_row.finetune, len(GROUPS), of_the_row.pruning)
+
+
+def test_the_base_is_tuned_for_one_sweep_where_the_row_has_a_target(
+    weak_model: nn.Module, digits_splits: DataSplits, tmp_path: Path
+) -> None:
+    config = settings(pruning__sweeps=2, pruning__target_macs=0.9)
+    folder = finished_run(tmp_path / "run", config, digits_splits, weak_model, 1)
+    of_the_run = settings(pruning__sweeps=2, search__target_macs=(0.9,))  # a search names targets only there
+    (row,) = measure_frontier(of_the_run, folder, digits_splits, weak_model, [].append)
+    assert row.tuned_base_epochs == run_epochs(config.finetune, len(GROUPS), config.pruning)
+    assert row.tuned_base_epochs < run_epochs(of_the_run.finetune, len(GROUPS), of_the_run.pruning)
 
 
 def test_rows_are_kept_where_memory_runs_out_at_a_large_batch(

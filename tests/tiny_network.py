@@ -20,6 +20,9 @@ SETTINGS = {
     "pruning.reward_images": 64,
     "pruning.calibration_images": 150,
     "pruning.candidates": 3,
+    "pruning.order": "input-upward",
+    "pruning.budget": "spread",
+    "pruning.sweeps": 1,
     "finetune.group_epochs": 0.5,
     "finetune.final_epochs": 0.5,
 }
