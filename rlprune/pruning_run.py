@@ -1,9 +1,9 @@
 """The story of the method: one whole run, group after group.
 
 For each group an agent is trained on the reward engine; its best masks are cut, repaired and measured on val;
-the best one is fine-tuned shortly, if at all, and must pass the guard, or the next is tried, or a milder one, or none.
-Then the network is fine-tuned to the end and measured. All this may be done again: another sweep spends what
-the fine-tuning has won back.
+the best one, fine-tuned shortly if that is set, must pass the guard, or the next is tried, or a milder one.
+Then the network is fine-tuned to the end of a sweep and measured. Another sweep spends what the fine-tuning has
+won back.
 """
 
 import copy
