@@ -2,8 +2,8 @@
 
 For each group an agent is trained on the reward engine; its best masks are cut, repaired and measured on val;
 the best one, fine-tuned shortly if that is set, must pass the guard, or the next is tried, or a milder one.
-Then the network is fine-tuned to the end of a sweep and measured. Another sweep spends what the fine-tuning has
-won back.
+Then the network is fine-tuned to the end of the sweep and measured. Another sweep spends what the fine-tuning
+has won back.
 """
 
 import copy
