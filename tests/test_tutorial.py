@@ -29,7 +29,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     (pruning,) = [outputs for source, outputs in shown.items() if "rlprune.prune(" in source]
     progress = [output.data["text/html"] for output in pruning if output.output_type == "display_data"]
     assert len(progress) == 1, "one block that changes"
-    assert "[4/4] final fine-tuning" in progress[0]
+    assert "[8/8] final fine-tuning" in progress[0]
     said = "".join(output.text for output in pruning if output.output_type == "stream")
     assert "MACs: " in said
     outputs = [output for outputs in shown.values() for output in outputs]
