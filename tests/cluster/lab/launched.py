@@ -19,6 +19,9 @@ WHOLE = ",".join(f"features.{layer}" for layer in (0, 3, 7, 10, 14, 17, 20, 24, 
 SPACE = "{agent.iterations: {low: 2, high: 3}, agent.learning_rate: {low: 0.1, high: 0.6}}"
 SETTINGS = {
     "pruning.keep_whole": WHOLE,
+    "pruning.order": "input-upward",
+    "pruning.budget": "spread",
+    "pruning.sweeps": 1,
     "search.space": SPACE,
     "pruning.reward_images": 32,
     "pruning.calibration_images": 200,
