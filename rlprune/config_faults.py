@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rlprune.config import Config, SearchConfig
+from rlprune.config import Config, PruningConfig, SearchConfig
 from rlprune.storage import is_url, shown
 
 _LEAST_SHARE = 1e-4
@@ -91,8 +91,22 @@ def faults_of_given(config: Config, known: Collection[str]) -> Iterator[str]:
             f"search.reduction_factor: expected at least {_LEAST_REDUCTION:g}; "
             f"got {config.search.reduction_factor:g}"
         )
+    yield from _idle_faults(config)
     if not known:
         yield from _pair_faults(config)
+
+
+def _idle_faults(config: Config) -> Iterator[str]:
+    """Settings that a user has changed and that would change nothing."""
+    pruning, space = config.pruning, config.search.space
+    if not pruning.is_planned or {"pruning.budget", "pruning.efficiency"} & space.keys():
+        return
+    weighted = pruning.efficiency_weight != PruningConfig().efficiency_weight
+    if weighted or "pruning.efficiency_weight" in space:
+        yield (
+            "pruning.efficiency_weight: is the exponent of phi, and a planned budget has no phi; leave it "
+            "out, or use pruning.budget spread or first-come"
+        )
 
 
 def _pair_faults(config: Config) -> Iterator[str]:

@@ -46,7 +46,7 @@ UNSAMPLED = (
     *("finetune.learning_rate=0.005", "pruning.recovery=0.5", "pruning.reward_images=128"),
     "pruning.candidates=4",
 )
-"""What a run has that is given nothing but a network and images."""
+"""What a run had that was given nothing but a network and images, when this was measured."""
 TWICE = (*UNSAMPLED, "pruning.sweeps=2", "finetune.group_epochs=0")
 TWICE_PLANNED = (*TWICE, "pruning.budget=planned")
 VARIANTS = {

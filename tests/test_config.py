@@ -352,6 +352,21 @@ def test_what_is_given_is_not_sampled(tmp_path: Path) -> None:
     assert config_from_dict(config_to_dict(config)) == config
 
 
+WEIGHTS = "search.space={pruning.efficiency_weight: {low: 0.5, high: 2.0}"
+
+
+@pytest.mark.parametrize("overrides", [["pruning.efficiency_weight=1.5"], [f"{WEIGHTS}}}"]])
+def test_an_exponent_of_phi_is_refused_where_there_is_no_phi(overrides: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"efficiency_weight: .* planned budget has no phi; .* spread"):
+        load_config(None, overrides)
+    for changed in ("pruning.budget=spread", "pruning.efficiency=latency"):
+        load_config(None, [*overrides, changed])
+
+
+def test_an_exponent_of_phi_can_be_sampled_beside_the_budget() -> None:
+    load_config(None, [f"{WEIGHTS}, pruning.budget: {{choices: [spread, planned]}}}}"])
+
+
 def test_a_space_of_settings_that_do_not_go_together() -> None:
     space = "{agent.warm_start: {choices: [true, false]}, agent.policy: {choices: [set, logits]}}"
     with pytest.raises(ConfigError, match=r"can give agent\.\w+ \S+ with agent\.\w+ \S+, but agent"):
